@@ -1,0 +1,1 @@
+"""Target families: legality, selection, pipelines."""

@@ -1,0 +1,202 @@
+"""Accuracy of int8 quantisation beside ONNX Runtime's own static quantiser, on the same calibration inputs.
+
+    python -m nacre.benchmarks.sqnr MODEL.onnx … [--samples 32] [--calibration 16]
+
+For each model: the signal-to-noise ratio of all outputs against ONNX Runtime's float results, over inputs not used
+for calibration, for Nacre (qnn interpreted) and for ONNX Runtime; how often the top-1 class agrees with the float
+model's; and Nacre's ratio with inputs and outputs paired wrongly, which shows what a meaningless figure looks like.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+from xdsl.dialects.builtin import ModuleOp
+
+from ..errors import InputError
+from ..frontends.onnx import import_onnx
+from ..passes.base import load_passes
+from ..passes.quantise.calibrate import calibrate
+from ..passes.quantise.quantise import quantise
+from ..passes.rewrite import canonicalize, cse
+from ..runtime.interpreter import interpret
+
+Feeds = Mapping[str, np.ndarray]
+Run = Callable[[Feeds], list[np.ndarray]]
+
+BEFORE_CALIBRATION = (
+    "graph-fuse-patterns", "graph-fold-batch-norm", "graph-fold-scale", "graph-sink-transposes",
+)  # fmt: skip
+INPUTS_FROM = "NACRE_ACCEPT"
+"""Environment variable naming the script whose `reference` and `feeds` give the inputs of the known models."""
+
+
+class Accuracy(NamedTuple):
+    """Signal-to-noise ratio in dB over all outputs, and the share of samples with the float model's top-1."""
+
+    sqnr: float
+    agreement: float
+
+
+def prepared(model: str | os.PathLike) -> ModuleOp:
+    """The float module that is calibrated and quantised."""
+    module = import_onnx(model)
+    passes = load_passes()
+    canonicalize(module)
+    for name in BEFORE_CALIBRATION:
+        passes[name]().run(module)
+        canonicalize(module)
+    cse(module)
+    return module
+
+
+def nacre_int8(model: Path, calibration: Iterable[Feeds], dtype: str = "int8") -> Run:
+    """The model quantised by Nacre and interpreted at the qnn level."""
+    module = prepared(model)
+    calibrate(module, calibration)
+    quantise(module, dtype)
+    canonicalize(module)
+    module.verify()
+    return lambda feeds: list(interpret(module, feeds).values())
+
+
+def onnx_runtime(model: Path) -> Run:
+    """The model as ONNX Runtime runs it."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    return lambda feeds: [np.asarray(array) for array in session.run(None, dict(feeds))]
+
+
+def onnx_runtime_int8(model: Path, calibration: Sequence[Feeds], folder: Path) -> Run:
+    """The model quantised by ONNX Runtime: QDQ, int8 activations and weights, per channel, min-max."""
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = iter(calibration)
+
+        def get_next(self):  # type: ignore[override]
+            return next(self.left, None)
+
+    recent_file, prepared_file, quantised_file = (folder / f"{n}.onnx" for n in ("recent", "prepared", "int8"))
+    recent(model, recent_file)
+    quant_pre_process(str(recent_file), str(prepared_file), skip_symbolic_shape=True)  # the shapes are static
+    quantize_static(
+        str(prepared_file),
+        str(quantised_file),
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QInt8,
+        weight_type=QuantType.QInt8,
+        calibrate_method=CalibrationMethod.MinMax,
+    )
+    return onnx_runtime(quantised_file)
+
+
+def recent(model: Path, result: Path) -> None:
+    """The model in the oldest opset whose DequantizeLinear works per channel, with constants not listed as inputs."""
+    import onnx
+    from onnx import version_converter
+
+    proto = onnx.load(model)
+    constants = {item.name for item in proto.graph.initializer}
+    inputs = [item for item in proto.graph.input if item.name not in constants]
+    del proto.graph.input[:]
+    proto.graph.input.extend(inputs)
+    proto.ir_version = max(proto.ir_version, 8)
+    if max(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")) < 13:
+        proto = version_converter.convert_version(proto, 13)
+    onnx.save(proto, result)
+
+
+def accuracy(wanted: Sequence[Sequence[np.ndarray]], found: Sequence[Sequence[np.ndarray]]) -> Accuracy:
+    """How close the outputs `found` are to the outputs `wanted`, sample by sample."""
+    signal = noise = 0.0
+    same = 0
+    for want, have in zip(wanted, found, strict=True):
+        for w, h in zip(want, have, strict=True):
+            signal += float(np.square(w.astype(np.float64)).sum())
+            noise += float(np.square(w.astype(np.float64) - h.astype(np.float64)).sum())
+        same += int(np.argmax(want[0]) == np.argmax(have[0]))
+    return Accuracy(10 * np.log10(signal / max(noise, 1e-30)), same / len(wanted))
+
+
+def accept_script() -> ModuleType:
+    """The script that knows the inputs of the known models."""
+    path = os.environ.get(INPUTS_FROM)
+    if path is None:
+        raise InputError(f"set {INPUTS_FROM} to the path of the acceptance script (accept.py), which makes the inputs")
+    spec = importlib.util.spec_from_file_location("accept", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def inputs_of(model: Path, count: int) -> list[Feeds]:
+    """Inputs of a model: its held-out images where they lie beside it, else those of the acceptance script."""
+    if model.with_suffix(".npz").exists():
+        with np.load(model.with_suffix(".npz")) as arrays:
+            images = arrays["images"][:count, None, None].astype(np.float32) / np.float32(255)
+        return [{"image": image} for image in images]
+    accept = accept_script()
+    inputs, _ = accept.reference(str(model))
+    return [accept.feeds(model.name, inputs, i) for i in range(count)]
+
+
+def measure(model: Path, samples: int, calibration: int, dtype: str) -> str:
+    """One line of figures for a model."""
+    feeds = inputs_of(model, calibration + samples)
+    known, fresh = feeds[:calibration], feeds[calibration:]
+    start = time.perf_counter()
+    ours = nacre_int8(model, known, dtype)
+    seconds = time.perf_counter() - start
+    with tempfile.TemporaryDirectory() as folder:
+        theirs = onnx_runtime_int8(model, known, Path(folder))
+    float_run = onnx_runtime(model)
+    wanted = [float_run(f) for f in fresh]
+    found = [ours(f) for f in fresh]
+    nacre, peer = accuracy(wanted, found), accuracy(wanted, [theirs(f) for f in fresh])
+    shuffled = accuracy(wanted, found[1:] + found[:1])
+    return (
+        f"{model.name:24} nacre {nacre.sqnr:6.2f} dB  onnxruntime {peer.sqnr:6.2f} dB  "
+        f"top-1 {nacre.agreement:6.1%} / {peer.agreement:6.1%}  wrongly paired {shuffled.sqnr:6.2f} dB  "
+        f"quantised in {seconds:.1f} s"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m nacre.benchmarks.sqnr", description=__doc__)
+    parser.add_argument("models", nargs="+", type=Path, metavar="MODEL")
+    parser.add_argument("--samples", type=int, default=32, help="inputs to compare on (default: %(default)s)")
+    parser.add_argument("--calibration", type=int, default=16, help="inputs to calibrate on (default: %(default)s)")
+    parser.add_argument("--dtype", default="int8", help="int8 or uint8 (default: %(default)s)")
+    arguments = parser.parse_args()
+    for model in arguments.models:
+        print(measure(model, arguments.samples, arguments.calibration, arguments.dtype), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""What all levels share: constants in a store, the source tensor a value stands for, the compilation's target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, ModuleOp, TensorType, i1
+from xdsl.ir import Attribute, Data, Dialect, Operation, SSAValue
+from xdsl.irdl import irdl_attr_definition
+from xdsl.parser import AttrParser
+from xdsl.printer import Printer
+
+from ..errors import NacreError
+from .store import Store
+from .types import dtype_of, element_of, storage_of, tensor
+
+INLINE_LIMIT = 64
+"""Constants of up to this many elements print inline; larger ones lie in the module's store."""
+
+
+class Blob(NamedTuple):
+    """A constant in a store: a name for people, a hash for the machine."""
+
+    name: str
+    digest: str
+
+
+@irdl_attr_definition
+class BlobAttr(Data[Blob]):
+    """`#nacre.blob<"conv1.weight", "9f86d081…">`: a constant whose bytes lie in the module's store."""
+
+    name = "nacre.blob"
+
+    @classmethod
+    def parse_parameter(cls, parser: AttrParser) -> Blob:
+        with parser.in_angle_brackets():
+            name = parser.parse_str_literal()
+            parser.parse_punctuation(",")
+            return Blob(name, parser.parse_str_literal())
+
+    def print_parameter(self, printer: Printer) -> None:
+        with printer.in_angle_brackets():
+            printer.print_string_literal(self.data.name)
+            printer.print_string(", ")
+            printer.print_string_literal(self.data.digest)
+
+
+@irdl_attr_definition
+class StoreAttr(Data[Store]):
+    """`#nacre.store<"x.safetensors">`, relative to the text's folder; `#nacre.store<>` lives in memory."""
+
+    name = "nacre.store"
+
+    @classmethod
+    def parse_parameter(cls, parser: AttrParser) -> Store:
+        with parser.in_angle_brackets():
+            name = parser.parse_optional_str_literal()
+        if name is None:
+            return Store()
+        return Store(Path(parser.lexer.input.name).parent / name)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def print_parameter(self, printer: Printer) -> None:
+        with printer.in_angle_brackets():
+            if self.data.path is not None:
+                printer.print_string_literal(self.data.path.name)
+
+
+class Source(NamedTuple):
+    """The tensor of the source model that a value holds.
+
+    Axis `i` of the value is axis `axes[i]` of the source tensor. An integer value also says what it stands
+    for: real = scale · (q − zero).
+    """
+
+    tensor: str
+    axes: tuple[int, ...]
+    scale: float | None = None
+    zero: int = 0
+
+
+@irdl_attr_definition
+class SourceAttr(Data[tuple[Source, ...]]):
+    """`#nacre.source<"relu1" [0, 2, 3, 1], "pool1" [0, 1, 2, 3]>`: all the source tensors that a value holds."""
+
+    name = "nacre.source"
+
+    @classmethod
+    def parse_parameter(cls, parser: AttrParser) -> tuple[Source, ...]:
+        def one() -> Source:
+            tensor_name = parser.parse_str_literal()
+            axes = parser.parse_comma_separated_list(parser.Delimiter.SQUARE, parser.parse_integer)
+            if parser.parse_optional_punctuation("*") is None:
+                return Source(tensor_name, tuple(axes))
+            scale = float(np.float32(parser.parse_float()))
+            parser.parse_punctuation(":")
+            return Source(tensor_name, tuple(axes), scale, parser.parse_integer())
+
+        return tuple(parser.parse_comma_separated_list(parser.Delimiter.ANGLE, one))
+
+    def print_parameter(self, printer: Printer) -> None:
+        from .declarative import float_text
+
+        with printer.in_angle_brackets():
+            for index, source in enumerate(self.data):
+                printer.print_string(", " if index else "")
+                printer.print_string_literal(source.tensor)
+                printer.print_string(f" [{', '.join(map(str, source.axes))}]")
+                if source.scale is not None:
+                    printer.print_string(f" * {float_text(source.scale)}:{source.zero}")
+
+
+# --- constants -------------------------------------------------------------------------------------------
+def module_of(op: Operation) -> ModuleOp:
+    """The module an op stands in. Raises NacreError for an op outside any."""
+    current: Operation | None = op
+    while current is not None:
+        if isinstance(current, ModuleOp):
+            return current
+        current = current.parent_op()
+    raise NacreError(f"{op.name} stands in no module, so its constants cannot be found")
+
+
+def store_of(op: Operation) -> Store:
+    """The store of the module an op stands in; a module without one gets one in memory."""
+    module = module_of(op)
+    attribute = module.attributes.get("nacre.store")
+    if not isinstance(attribute, StoreAttr):
+        attribute = StoreAttr(Store())
+        module.attributes["nacre.store"] = attribute
+    return attribute.data
+
+
+def constant_attribute(array: np.ndarray, store: Store, name: str = "") -> Attribute:
+    """An array as a constant's value: inline up to INLINE_LIMIT elements, in the store beyond."""
+    array = np.asarray(array)
+    if array.size > INLINE_LIMIT:
+        return BlobAttr(Blob(name, store.put(array)))
+    return inline_attribute(array)
+
+
+def inline_attribute(array: np.ndarray) -> DenseIntOrFPElementsAttr:
+    """A small array as `dense<…>`."""
+    element = element_of(array.dtype)
+    type_ = tensor(array.shape, element)
+    values = array.ravel().tolist()
+    if element == i1:
+        values = [int(v) for v in values]
+    return DenseIntOrFPElementsAttr.from_list(type_, values)  # pyright: ignore[reportArgumentType]
+
+
+def array_of(value: Attribute, type_: Attribute, op: Operation) -> np.ndarray:
+    """The array of a constant's value; `type_` is the tensor type it stands for, `op` says in which module."""
+    assert isinstance(type_, TensorType)
+    shape = tuple(d.data for d in type_.shape)
+    dtype = dtype_of(type_.element_type)
+    if isinstance(value, BlobAttr):
+        array = store_of(op).get(value.data.digest)
+        if array.dtype != dtype or array.size != np.prod(shape, dtype=np.int64):
+            raise NacreError(
+                f"constant '{value.data.name}' is {array.dtype}{list(array.shape)} in the store, "
+                f"but {dtype}{list(shape)} in the text"
+            )
+        return array.reshape(shape)
+    if isinstance(value, DenseIntOrFPElementsAttr):
+        flat = np.array(list(value.get_values()), dtype=dtype)
+        return (np.full(shape, flat[0]) if flat.size == 1 else flat.reshape(shape)).astype(dtype)
+    raise NacreError(f"{op.name}: {value} is no constant's value")
+
+
+def element_matches(value: Attribute, element: Attribute) -> bool:
+    """Whether an inline constant's elements are those the type stores (a blob is checked when it is read)."""
+    if isinstance(value, DenseIntOrFPElementsAttr):
+        return value.type.element_type == storage_of(element)
+    return isinstance(value, BlobAttr)
+
+
+# --- source tensors --------------------------------------------------------------------------------------
+def sources_of(value: SSAValue) -> tuple[Source, ...]:
+    """The source tensors a value holds, none for an untracked value."""
+    owner = value.owner
+    if isinstance(owner, Operation):
+        attribute = owner.attributes.get("nacre.source" if len(owner.results) == 1 else f"nacre.source{value.index}")  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(attribute, SourceAttr):
+            return attribute.data
+    return ()
+
+
+def set_sources(value: SSAValue, sources: tuple[Source, ...]) -> None:
+    """Say which source tensors a value holds. Block arguments carry names of their own and are left alone."""
+    owner = value.owner
+    if isinstance(owner, Operation):
+        key = "nacre.source" if len(owner.results) == 1 else f"nacre.source{value.index}"  # pyright: ignore[reportAttributeAccessIssue]
+        if sources:
+            owner.attributes[key] = SourceAttr(sources)
+        else:
+            owner.attributes.pop(key, None)
+
+
+NACRE = Dialect("nacre", [], [BlobAttr, StoreAttr, SourceAttr])

@@ -1,0 +1,265 @@
+"""The quantised tensor dialect: operators on quantised tensors in integer arithmetic.
+
+Scales are gone from here on: what was real-valued has become Q31 multipliers and shifts, as operands where there
+is one a channel and as parameters where there is one a tensor. Types still say what the integers stand for.
+Value-preserving ops (reshape, transpose, concat, max_pool, …) are graph ops on quantised tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+from xdsl.dialects.builtin import LocationAttr, TensorType
+from xdsl.ir import Attribute, Dialect, Operation, SSAValue
+from xdsl.irdl import irdl_op_definition, operand_def, opt_operand_def, result_def, traits_def
+from xdsl.traits import Pure
+from xdsl.utils.exceptions import VerifyException
+
+from .declarative import Canonicalizes, DeclarativeOp, flag, integer, ints, string
+from .graph import broadcast_shape, check_bias, fail, per_axis, rank4, window_sizes
+from .quant import QuantType
+from .rounding import Rounding
+from .types import element_type, i32, shape_of, tensor
+
+
+class QnnOp(DeclarativeOp):
+    """An integer operation with one result, whose quantised element type the builder chooses."""
+
+    traits = traits_def(Pure(), Canonicalizes())
+
+    def shape(self) -> tuple[int, ...]:
+        """The result's shape. Raises VerifyException where operands and parameters do not fit."""
+        raise NotImplementedError(f"{self.name} has no shape rule")
+
+    def infer(self) -> Sequence[Attribute]:
+        return [tensor(self.shape(), element_type(self.results[0]))]
+
+    @classmethod
+    def make(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, *operands: SSAValue, element: Attribute, location: LocationAttr | None = None, **parameters: Any
+    ) -> Self:
+        """Build the op with a result of the given quantised element type; the shape is inferred."""
+        op = cls._unchecked(operands, parameters, ())
+        made = cls.create(
+            operands=operands, properties=op.properties, result_types=[tensor(op.shape(), element)]
+        )
+        op.drop_all_references()
+        if location is not None:
+            made.location = location
+        return made
+
+    def verify_(self) -> None:
+        super().verify_()
+        for value in (*self.operands, *self.results):
+            element = element_type(value)
+            if not isinstance(element, QuantType) and element != i32:
+                raise fail(self, f"works on quantised tensors and i32, not on {element}")
+
+
+class RequantisingOp(QnnOp):
+    """Sums of products in i32, requantised per output channel and clamped."""
+
+    ofm_zero = integer(0)
+    low = integer(-128)
+    high = integer(127)
+    rounding = integer(int(Rounding.DOUBLE))
+
+
+def check_channels(op: Operation, channels: int, *vectors: SSAValue | None) -> None:
+    """Multiplier and shift hold one value, or one an output channel."""
+    for vector in vectors:
+        if vector is not None and shape_of(vector) not in ((1,), (channels,)):
+            raise fail(op, f"{list(shape_of(vector))} should be [1] or [{channels}]")
+
+
+@irdl_op_definition
+class ConvOp(RequantisingOp):
+    """Convolution. ifm [N, H, W, C], weight [KH, KW, C / groups, M], bias i32 [M] -> ofm [N, H', W', M]."""
+
+    name = "qnn.conv"
+    ifm = operand_def(TensorType)
+    weight = operand_def(TensorType)
+    multiplier = operand_def(TensorType)
+    shift = operand_def(TensorType)
+    bias = opt_operand_def(TensorType)
+    ofm = result_def(TensorType)
+    strides = ints()
+    pads = ints()
+    dilations = ints()
+    groups = integer(1)
+    ifm_zero = integer(0)
+    weight_zero = integer(0)
+
+    def shape(self) -> tuple[int, ...]:
+        n, h, w, c = rank4(self, self.ifm)
+        weight, p = shape_of(self.weight), self.parameters()
+        per_axis(self, 2, strides=p.strides, pads=p.pads, dilations=p.dilations)
+        if len(weight) != 4 or weight[2] * p.groups != c or weight[3] % p.groups:
+            raise fail(self, f"weight {list(weight)} with {p.groups} groups does not fit {c} channels")
+        check_bias(self, self.bias, weight[3])
+        check_channels(self, weight[3], self.multiplier, self.shift)
+        return (n, *window_sizes(self, (h, w), weight[:2], p.strides, p.pads, p.dilations), weight[3])
+
+
+@irdl_op_definition
+class MatmulOp(RequantisingOp):
+    """Matrix product. a […, M, K], b […, K, N], bias i32 [N] -> […, M, N]."""
+
+    name = "qnn.matmul"
+    a = operand_def(TensorType)
+    b = operand_def(TensorType)
+    multiplier = operand_def(TensorType)
+    shift = operand_def(TensorType)
+    bias = opt_operand_def(TensorType)
+    result = result_def(TensorType)
+    a_zero = integer(0)
+    b_zero = integer(0)
+
+    def shape(self) -> tuple[int, ...]:
+        a, b = shape_of(self.a), shape_of(self.b)
+        if len(a) < 2 or len(b) < 2 or a[-1] != b[-2]:
+            raise fail(self, f"{list(a)} and {list(b)} do not multiply")
+        check_bias(self, self.bias, b[-1])
+        check_channels(self, b[-1], self.multiplier, self.shift)
+        return (*broadcast_shape(self, a[:-2], b[:-2]), a[-2], b[-1])
+
+
+class ElementwiseOp(QnnOp):
+    """Two feature maps element by element, with numpy's broadcasting."""
+
+    a = operand_def(TensorType)
+    b = operand_def(TensorType)
+    result = result_def(TensorType)
+
+    def shape(self) -> tuple[int, ...]:
+        return broadcast_shape(self, shape_of(self.a), shape_of(self.b))
+
+
+@irdl_op_definition
+class AddOp(ElementwiseOp):
+    """Rescaled a + b, or a − b with `subtract`; `rescale` holds the twelve integers of TFLite's ADD."""
+
+    name = "qnn.add"
+    rescale = ints()
+    subtract = flag(False)
+
+    def shape(self) -> tuple[int, ...]:
+        if len(self.parameters().rescale) != 12:
+            raise fail(self, "'rescale' has twelve entries")
+        return super().shape()
+
+
+@irdl_op_definition
+class MulOp(ElementwiseOp):
+    """(a − zero) · (b − zero), requantised with one multiplier and clamped."""
+
+    name = "qnn.mul"
+    a_zero = integer(0)
+    b_zero = integer(0)
+    ofm_zero = integer(0)
+    multiplier = integer()
+    shift = integer()
+    low = integer(-128)
+    high = integer(127)
+
+
+class SameShapeOp(QnnOp):
+    """One feature map element by element."""
+
+    input = operand_def(TensorType)
+    result = result_def(TensorType)
+
+    def shape(self) -> tuple[int, ...]:
+        return shape_of(self.input)
+
+
+@irdl_op_definition
+class RequantiseOp(SameShapeOp):
+    """A change of scale, zero point or storage type."""
+
+    name = "qnn.requantise"
+    multiplier = integer()
+    shift = integer()
+    input_zero = integer(0)
+    result_zero = integer(0)
+
+
+@irdl_op_definition
+class ClampOp(SameShapeOp):
+    """min(max(q, low), high) on stored integers."""
+
+    name = "qnn.clamp"
+    low = integer()
+    high = integer()
+
+
+@irdl_op_definition
+class TableOp(QnnOp):
+    """result = table[bits of q]; the table has 256 entries of the result's type."""
+
+    name = "qnn.table"
+    input = operand_def(TensorType)
+    table = operand_def(TensorType)
+    result = result_def(TensorType)
+
+    def shape(self) -> tuple[int, ...]:
+        if shape_of(self.table) != (256,):
+            raise fail(self, f"the table has 256 entries, not {list(shape_of(self.table))}")
+        return shape_of(self.input)
+
+
+@irdl_op_definition
+class AvgPoolOp(QnnOp):
+    """TFLite's AVERAGE_POOL_2D: scale and zero point stay, the mean is over what lies inside."""
+
+    name = "qnn.avg_pool"
+    ifm = operand_def(TensorType)
+    ofm = result_def(TensorType)
+    kernel = ints()
+    strides = ints()
+    pads = ints()
+    low = integer(-128)
+    high = integer(127)
+
+    def shape(self) -> tuple[int, ...]:
+        (n, h, w, c), p = rank4(self, self.ifm), self.parameters()
+        per_axis(self, 2, kernel=p.kernel, strides=p.strides, pads=p.pads)
+        return (n, *window_sizes(self, (h, w), p.kernel, p.strides, p.pads, (1, 1)), c)
+
+
+@irdl_op_definition
+class SoftmaxOp(SameShapeOp):
+    """TFLite's fixed-point softmax over the last axis; the result's scale is 1/256."""
+
+    name = "qnn.softmax"
+    multiplier = integer()
+    left_shift = integer()
+    smallest_difference = integer()
+
+
+@irdl_op_definition
+class ResizeOp(QnnOp):
+    """Resampling by tables: an entry [lower index, upper index, weight of the upper in 1/1024] a row or column."""
+
+    name = "qnn.resize"
+    ifm = operand_def(TensorType)
+    rows = operand_def(TensorType)
+    cols = operand_def(TensorType)
+    ofm = result_def(TensorType)
+    mode = string("linear")
+
+    def shape(self) -> tuple[int, ...]:
+        n, _, _, c = rank4(self, self.ifm)
+        for table in (self.rows, self.cols):
+            if len(shape_of(table)) != 2 or shape_of(table)[1] != 3:
+                raise VerifyException(f"{self.name}: a table is [n, 3], not {list(shape_of(table))}")
+        return (n, shape_of(self.rows)[0], shape_of(self.cols)[0], c)
+
+
+OPS: tuple[type[Operation], ...] = tuple(
+    op for op in list(globals().values())
+    if isinstance(op, type) and issubclass(op, QnnOp) and op.__dict__.get("name", "").startswith("qnn.")
+)  # fmt: skip
+
+QNN = Dialect("qnn", list(OPS), [])

@@ -1,0 +1,1 @@
+"""Front ends: something from outside becomes IR."""

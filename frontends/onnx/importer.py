@@ -1,0 +1,126 @@
+"""ONNX models become modules of the graph dialect: `import_onnx`.
+
+Shapes are static afterwards, shape arithmetic is folded away, every op carries its node's name as location,
+and every value that is a tensor of the model says so. A model that cannot be imported is refused with all
+reasons at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, ModuleOp, StringAttr
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Attribute, Region, SSAValue
+
+from ...dialects.nacre import StoreAttr
+from ...dialects.store import Store
+from ...dialects.types import element_of, tensor
+from ...errors import ImportFailed
+from . import control, elementwise, linear, movement, normalization, quantised, recurrent, reduction, spatial  # noqa: F401
+from .builder import Failed, GraphBuilder, Problem, Scope
+from .model import graph_inputs, opsets_of, read_model
+from .node import location_of
+
+
+def import_onnx(
+    model: str | os.PathLike | onnx.ModelProto, shapes: Mapping[str, Sequence[int]] | None = None
+) -> ModuleOp:
+    """The model as a module with one `func.func @main` in the graph dialect.
+
+    shapes: static shapes by input name, for models whose inputs have open sizes.
+    Raises ImportFailed: what is wrong with the file, or every node that cannot be imported with its reason.
+    """
+    proto = read_model(model)
+    graph = proto.graph
+    store = Store()
+    builder = GraphBuilder(store)
+    inputs = graph_inputs(graph, shapes or {})
+    values: dict[str, SSAValue | np.ndarray | Failed] = dict(initialisers(graph))
+    for item in inputs:
+        type_ = tensor(item.shape, element_of(item.dtype))
+        values[item.name] = builder.block.insert_arg(type_, len(builder.block.args))
+    outputs = [o.name for o in graph.output]
+    readers = Counter(n for node in graph.node for n in node.input) + Counter(outputs)
+    builder.run(graph.node, Scope(values, opsets_of(proto.opset_import) or {"": 1}, readers))
+    if builder.problems:
+        raise ImportFailed(problems_text(builder.problems))
+    results = [output_value(name, values, builder) for name in outputs]
+    builder.append(ReturnOp(*results))
+    return module_of([i.name for i in inputs], outputs, builder, results)
+
+
+def initialisers(graph: onnx.GraphProto) -> Mapping[str, np.ndarray]:
+    """The model's constants by name, those that are listed as inputs as well (IR version 3) included."""
+    arrays = {}
+    for item in graph.initializer:
+        try:
+            arrays[item.name] = onnx.numpy_helper.to_array(item)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise ImportFailed(f"the initialiser '{item.name}' is damaged: {error}") from None
+    for sparse in graph.sparse_initializer:
+        arrays[sparse.values.name] = dense(sparse)
+    return arrays
+
+
+def dense(sparse: onnx.SparseTensorProto) -> np.ndarray:
+    """A sparse initialiser as an array; its indices are linear or per axis (onnx.proto, SparseTensorProto)."""
+    values = onnx.numpy_helper.to_array(sparse.values)
+    indices = onnx.numpy_helper.to_array(sparse.indices)
+    array = np.zeros(tuple(sparse.dims), values.dtype)
+    if indices.ndim == 1:
+        array.reshape(-1)[indices] = values
+    else:
+        array[tuple(indices.T)] = values
+    return array
+
+
+def output_value(
+    name: str, values: Mapping[str, SSAValue | np.ndarray | Failed], builder: GraphBuilder
+) -> SSAValue:
+    """The value of a graph output; constants become ops."""
+    value = values.get(name)
+    if isinstance(value, np.ndarray):
+        return builder.shared_constant(name, value, location_of(name))
+    if not isinstance(value, SSAValue):
+        raise ImportFailed(f"output '{name}' is computed by no node")
+    return value
+
+
+def module_of(
+    inputs: Sequence[str], outputs: Sequence[str], builder: GraphBuilder, results: Sequence[SSAValue]
+) -> ModuleOp:
+    """The module around a finished block."""
+    main = FuncOp(
+        "main",
+        ([a.type for a in builder.block.args], [r.type for r in results]),
+        Region(builder.block),
+        arg_attrs=names_attribute(inputs),
+        res_attrs=names_attribute(outputs),
+    )
+    module = ModuleOp([main], attributes={"nacre.store": StoreAttr(builder.store)})
+    module.verify()
+    return module
+
+
+def names_attribute(names: Sequence[str]) -> ArrayAttr[DictionaryAttr]:
+    """`{nacre.name = "…"}` for each argument or result."""
+    entries: list[dict[str, Attribute]] = [{"nacre.name": StringAttr(n)} for n in names]
+    return ArrayAttr([DictionaryAttr(e) for e in entries])
+
+
+def problems_text(problems: Sequence[Problem]) -> str:
+    """All that is wrong: a line for each operator and reason, with the names of its nodes."""
+    nodes: dict[tuple[str, str], list[str]] = {}
+    for problem in problems:
+        nodes.setdefault((problem.op_type, problem.reason), []).append(f"'{problem.name}'")
+    lines = [
+        f"  node{'s' if len(names) > 1 else ''} {', '.join(names)} ({op_type}): {reason}"
+        for (op_type, reason), names in nodes.items()
+    ]
+    count = f"{len(problems)} node{'s' if len(problems) > 1 else ''} of the model cannot be imported"
+    return "\n".join([f"{count}:", *lines])

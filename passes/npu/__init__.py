@@ -1,0 +1,1 @@
+"""Passes over the npu dialect: fusion, tiling, order, allocation, tokens."""

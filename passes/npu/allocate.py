@@ -1,0 +1,224 @@
+"""npu-allocate: every buffer gets an address, in DRAM and in SRAM, planned once at compile time.
+
+DRAM holds the constants, then inputs and outputs, then the arena of feature maps, placed largest first over
+whole lifetimes. SRAM buffers live for a few instructions; they are placed in program order, each behind the last
+one and around the end, so that a tile lands where none was lately: the next tile's loads need not wait for this
+tile's compute, which is what double buffering is for.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, IntegerAttr, ModuleOp, i64
+from xdsl.ir import BlockArgument, Operation, SSAValue
+
+from ...dialects.npu import BufferType, Instruction, Space, buffer_type
+from ...dialects.npu_instructions import AllocOp, ConstantOp, layout_of
+from ...errors import MachineError
+from ...runtime.interpreter import main_function
+from ..base import NacrePass
+from .form import TILE, require_form
+from .target import machine_of
+from .tile import layer_name
+from .tiling import ALIGNMENT
+
+ADDRESS = "npu.address"
+DRAM_ALIGNMENT = 64
+
+
+class Lifetime(NamedTuple):
+    """A buffer and the first and last instruction that touch it."""
+
+    buffer: SSAValue
+    size: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class AllocatePass(NacrePass):
+    """Give every buffer its address in DRAM or SRAM."""
+
+    name = "npu-allocate"
+    target: str | None = None
+
+    def run(self, module: ModuleOp) -> None:
+        machine = machine_of(module, self.target)
+        require_form(module, TILE, self.name)
+        function = main_function(module)
+        ops = list(function.body.block.ops)
+        lifetimes = buffer_lifetimes(ops)
+        at = 0
+        constants = [op for op in ops if isinstance(op, ConstantOp)]
+        for op in constants:
+            at = _assign(op, at)
+        constant_bytes = at
+        addresses = []
+        for argument, attributes in zip(function.args, function.arg_attrs or ()):
+            addresses.append(DictionaryAttr({**attributes.data, ADDRESS: IntegerAttr(at, i64)}))
+            at = _aligned(at + _bytes(argument), DRAM_ALIGNMENT)
+        function.arg_attrs = ArrayAttr(addresses)
+        dram = [x for x in lifetimes if _is_alloc(x.buffer, Space.DRAM)]
+        placed, arena = place_by_size(dram, DRAM_ALIGNMENT)
+        for value, address in placed.items():
+            set_address(value, at + address)
+        total = at + arena
+        if total > machine.dram_bytes:
+            raise MachineError(f"the program needs {total} bytes of DRAM, '{machine.name}' has {machine.dram_bytes}")
+        sram = [x for x in lifetimes if _is_alloc(x.buffer, Space.SRAM)]
+        peak = place_in_order(sram, machine.sram_bytes, ops)
+        module.attributes["npu.constant_bytes"] = IntegerAttr(constant_bytes, i64)
+        module.attributes["npu.dram_bytes"] = IntegerAttr(total, i64)
+        module.attributes["npu.sram_peak_bytes"] = IntegerAttr(peak, i64)
+
+
+def address_of(value: SSAValue) -> int:
+    """The address of a root buffer after this pass."""
+    if isinstance(value, BlockArgument):
+        function = value.owner.parent_op()
+        attributes = function.arg_attrs.data[value.index].data  # pyright: ignore
+    else:
+        attributes = value.owner.attributes  # pyright: ignore
+    return attributes[ADDRESS].value.data
+
+
+def set_address(value: SSAValue, address: int) -> None:
+    """Record where a root buffer lies."""
+    value.owner.attributes[ADDRESS] = IntegerAttr(address, i64)  # pyright: ignore
+
+
+def _assign(op: ConstantOp, at: int) -> int:
+    set_address(op.result, at)
+    return _aligned(at + _bytes(op.result), DRAM_ALIGNMENT)
+
+
+def _aligned(n: int, alignment: int) -> int:
+    return -(-n // alignment) * alignment
+
+
+def _bytes(value: SSAValue) -> int:
+    assert isinstance(value.type, BufferType)
+    return value.type.nbytes
+
+
+def _is_alloc(value: SSAValue, space: Space) -> bool:
+    return isinstance(value.owner, AllocOp) and buffer_type(value).space is space
+
+
+def buffer_lifetimes(ops: Iterable[Operation]) -> list[Lifetime]:
+    """Lifetimes of root buffers, by index of the op; views count for their roots."""
+    span: dict[SSAValue, tuple[int, int]] = {}
+    roots: dict[SSAValue, SSAValue] = {}
+    for index, op in enumerate(ops):
+        if not isinstance(op, Instruction):
+            continue
+        for value in op.operands:
+            if value not in roots:
+                roots[value] = layout_of(value).root
+            root = roots[value]
+            span[root] = (span[root][0] if root in span else index, index)
+    return [Lifetime(v, _bytes(v), *s) for v, s in span.items()]
+
+
+def place_by_size(lifetimes: Iterable[Lifetime], alignment: int) -> tuple[dict[SSAValue, int], int]:
+    """Largest first, each at the lowest address free for its whole life. Gives addresses and the height."""
+    placed: list[tuple[int, int, Lifetime]] = []
+    addresses: dict[SSAValue, int] = {}
+    height = 0
+    for life in sorted(lifetimes, key=lambda x: (-x.size, x.first)):
+        at = 0
+        for start, stop, other in placed:  # kept in order of address
+            if other.first <= life.last and life.first <= other.last:
+                if at + life.size <= start:
+                    break
+                at = max(at, _aligned(stop, alignment))
+        bisect.insort(placed, (at, at + life.size, life), key=lambda p: p[0])
+        addresses[life.buffer] = at
+        height = max(height, at + life.size)
+    return addresses, height
+
+
+LONG = 24
+"""Ops; a buffer that lives longer is kept at the top of the SRAM, out of the way of those that come and go."""
+
+
+def place_in_order(lifetimes: Iterable[Lifetime], size: int, ops: list[Operation]) -> int:
+    """Place SRAM buffers in program order, round and round. Gives the highest address used.
+
+    Raises MachineError naming the layer when the free bytes are in pieces too small.
+    """
+    arena = Ring(size)
+    dying: list[tuple[int, int]] = []  # (last op, address), kept sorted
+    peak = 0
+    for life in sorted(lifetimes, key=lambda x: x.first):
+        while dying and dying[0][0] < life.first:
+            arena.free(dying.pop(0)[1])
+        need = max(_aligned(life.size, ALIGNMENT), ALIGNMENT)
+        address = arena.take(need, top=life.last - life.first > LONG)
+        if address is None:
+            raise MachineError(
+                f"{layer_name(ops[life.first])}: no {need} bytes in one piece among {arena.free_bytes} free "
+                f"ones of {size}; let npu-tile use less"
+            )
+        set_address(life.buffer, address)
+        bisect.insort(dying, (life.last, address))
+        peak = max(peak, address + life.size)
+    return peak
+
+
+class Ring:
+    """Free space of a memory: taken behind the last taking and around the end, or from the top down."""
+
+    def __init__(self, size: int):
+        self.holes: list[tuple[int, int]] = [(0, size)]
+        self.taken: dict[int, int] = {}
+        self.cursor = 0
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes in all holes."""
+        return sum(stop - start for start, stop in self.holes)
+
+    def take(self, size: int, top: bool) -> int | None:
+        """An address, None when no hole is large enough."""
+        if top:
+            fits = [(stop - size, i) for i, (start, stop) in enumerate(self.holes) if stop - start >= size]
+            if not fits:
+                return None
+            at, index = fits[-1]
+        else:
+            found = self._next(size)
+            if found is None:
+                return None
+            at, index = found
+            self.cursor = at + size
+        start, stop = self.holes.pop(index)
+        rest = [(a, b) for a, b in ((start, at), (at + size, stop)) if a < b]
+        self.holes[index:index] = rest
+        self.taken[at] = size
+        return at
+
+    def _next(self, size: int) -> tuple[int, int] | None:
+        wrapped = None
+        for index, (start, stop) in enumerate(self.holes):
+            behind = max(start, self.cursor)
+            if stop - behind >= size:
+                return behind, index
+            if wrapped is None and stop - start >= size:
+                wrapped = start, index
+        return wrapped
+
+    def free(self, address: int) -> None:
+        """Give back what was taken at an address."""
+        start, stop = address, address + self.taken.pop(address)
+        index = bisect.bisect(self.holes, (start, stop))
+        if index < len(self.holes) and self.holes[index][0] == stop:
+            stop = self.holes.pop(index)[1]
+        if index and self.holes[index - 1][1] == start:
+            index -= 1
+            start = self.holes.pop(index)[0]
+        self.holes.insert(index, (start, stop))

@@ -1,0 +1,85 @@
+"""The tile rules of launches, by the operation that the kernel computes.
+
+A rule is registered by operation; elementwise ones share one. What cannot be cut along an axis keeps it whole;
+reductions over an axis that may outgrow the SRAM are split by selection into kernels that go on from partial
+results (runtime/partial.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from xdsl.dialects.builtin import ModuleOp
+
+from ...dialects import graph
+from ...dialects import npu_instructions as npu
+from ...dialects.declarative import Parameters
+from ...dialects.nacre import module_of
+from ...dialects.npu import buffer_type
+from ...dialects.npu_instructions import KernelOp
+from ...errors import CompileError
+from .tiling import Box, Piece, Tiling, follow, tiles
+
+LaunchRule = Callable[[npu.LaunchOp, Parameters], Tiling]
+LAUNCH_RULES: dict[str, LaunchRule] = {}
+
+
+def launch_tiles(*operations: Any) -> Callable[[LaunchRule], LaunchRule]:
+    """Register the tile rule of kernels by operation (op class or name)."""
+
+    def register(rule: LaunchRule) -> LaunchRule:
+        for operation in operations:
+            LAUNCH_RULES[operation if isinstance(operation, str) else operation.name] = rule
+        return rule
+
+    return register
+
+
+@tiles(npu.LaunchOp)
+def launch(op: npu.LaunchOp) -> Tiling:
+    """The rule of the kernel's operation."""
+    kernel = kernel_named(module_of(op), op.fields()["kernel"])
+    rule = LAUNCH_RULES.get(kernel.operation.data)
+    if rule is None:
+        raise CompileError(f"no tile rule is registered for kernels of {kernel.operation.data}")
+    return rule(op, kernel.parameters())
+
+
+def kernel_named(module: ModuleOp, symbol: str) -> KernelOp:
+    """A kernel of the module by its symbol."""
+    for op in module.ops:
+        if isinstance(op, KernelOp) and op.sym_name.data == symbol:
+            return op
+    raise CompileError(f"the module holds no kernel @{symbol}")
+
+
+def shapes(op: npu.LaunchOp) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Shapes of inputs and outputs."""
+    return [buffer_type(v).shape for v in op.buffers("inputs")], [buffer_type(v).shape for v in op.buffers("outputs")]
+
+
+@launch_tiles(
+    *(o for o in graph.OPS if issubclass(o, (graph.UnaryOp, graph.BinaryOp))),
+    graph.CompareOp, graph.SelectOp, graph.CastOp,
+)  # fmt: skip
+def elementwise(op: npu.LaunchOp, p: Parameters) -> Tiling:
+    """Every axis of the result; broadcast operands stay whole along theirs."""
+    inputs, (out,) = shapes(op)
+
+    def piece(box: Box) -> Piece:
+        return Piece({"inputs": [follow(box, s) for s in inputs], "outputs": [box]}, {})
+
+    return Tiling(op, out, piece, output="outputs")
+
+
+@launch_tiles("graph.softmax", "qnn.softmax")
+def rows(op: npu.LaunchOp, p: Parameters) -> Tiling:
+    """Every axis but the one that is reduced and written again."""
+    _, (out,) = shapes(op)
+    axis = p["axis"] if "axis" in p else len(out) - 1
+
+    def piece(box: Box) -> Piece:
+        return Piece({"inputs": [box], "outputs": [box]}, {})
+
+    return Tiling(op, out, piece, whole=frozenset({axis}), output="outputs")

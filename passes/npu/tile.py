@@ -1,0 +1,200 @@
+"""npu-tile: whole layers in DRAM become loops over tiles in SRAM, with loads before and stores behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Operation, SSAValue
+
+from ...dialects.npu import Instruction, Space, buffer, buffer_type
+from ...dialects.npu_instructions import AllocOp, FillOp, LoadOp, PadOp, StoreOp, ViewOp
+from ...errors import MachineError
+from ...runtime.interpreter import main_function
+from ...runtime.machine import Machine
+from ..base import NacrePass
+from . import launch_tile_rules, tile_rules  # noqa: F401  register the rules
+from .form import LAYER, TILE, require_form, set_form
+from .tiling import RULES, Box, Cut, NoFit, Piece, Tiling, boxes_of, choose_cut, tile_bytes
+from .target import machine_of
+
+
+@dataclass(frozen=True)
+class TilePass(NacrePass):
+    """Cut every layer into tiles that fit the SRAM, with loads and stores."""
+
+    name = "npu-tile"
+    target: str | None = None
+
+    def run(self, module: ModuleOp) -> None:
+        machine = machine_of(module, self.target)
+        require_form(module, LAYER, self.name)
+        block = main_function(module).body.block
+        plans: dict[Any, Cut] = {}
+        for op in list(block.ops):
+            if isinstance(op, Instruction):
+                emitter = Emitter(op)
+                tile_layer(op, machine, emitter, plans)
+                block.insert_ops_before(emitter.ops, op)
+                op.detach()
+                op.erase()
+        set_form(module, TILE)
+
+
+class Emitter:
+    """Collects the ops of one layer; all carry the layer's location."""
+
+    def __init__(self, layer: Operation):
+        self.layer = layer
+        self.ops: list[Operation] = []
+
+    def put(self, op: Any) -> Any:
+        """Append an op."""
+        op.location = self.layer.location
+        self.ops.append(op)
+        return op
+
+    def alloc(self, shape: Sequence[int], element: Any) -> SSAValue:
+        """A buffer in SRAM."""
+        return self.put(AllocOp.create(result_types=[buffer(tuple(shape), element, Space.SRAM)])).result
+
+    def view(self, whole: SSAValue, box: Box) -> SSAValue:
+        """A box of a buffer; the buffer itself where the box is all of it."""
+        sizes = tuple(n for _, n in box)
+        if sizes == buffer_type(whole).shape:
+            return whole
+        return self.put(ViewOp.of(whole, tuple(o for o, _ in box), sizes)).result
+
+    def load(self, whole: SSAValue, box: Box) -> SSAValue:
+        """A box of a DRAM buffer in SRAM; an empty box is not moved."""
+        here = self.alloc([n for _, n in box], buffer_type(whole).element)
+        if all(n for _, n in box):
+            self.put(LoadOp.make({"src": self.view(whole, box), "dst": here}))
+        return here
+
+    def store(self, here: SSAValue, whole: SSAValue, box: Box) -> None:
+        """An SRAM buffer to a box of a DRAM buffer."""
+        self.put(StoreOp.make({"src": here, "dst": self.view(whole, box)}))
+
+
+def tile_layer(op: Instruction, machine: Machine, emitter: Emitter, plans: dict[Any, Cut]) -> None:
+    """Write the loop of one layer. Raises MachineError naming the layer when no tile fits."""
+    if type(op) not in RULES:
+        raise MachineError(f"{layer_name(op)}: {op.name} has no tile rule")
+    tiling = RULES[type(op)](op)
+    key = _signature(op, tiling)
+    if key not in plans:
+        plans[key] = plan(op, tiling, machine)
+    cut = plans[key]
+    resident: dict[tuple[str, int], tuple[Box, SSAValue]] = {}
+    acc: SSAValue | None = None
+    for box in boxes_of(tiling.extents, cut):
+        piece = tiling.piece(box)
+        first, last = _position(tiling, box)
+        if isinstance(op, PadOp) and any(n == 0 for _, n in piece.ports["src"]):  # pyright: ignore
+            _fill(op, emitter, piece)
+            continue
+        ports = _load(op, tiling, piece, emitter, resident, last)
+        outputs = _outputs(tiling, piece)
+        made = [emitter.alloc([n for _, n in b], tiling.element(tiling.output, i)) for i, b in enumerate(outputs)] if last else []  # fmt: skip
+        if not (first and last):
+            if first:
+                acc = emitter.alloc([n for _, n in outputs[0]], tiling.acc)
+            _partial(op, tiling, piece, ports, acc, made, first, last, emitter, box)
+        else:
+            ports[tiling.output] = made
+            emitter.put(type(op).make(ports, **(op.fields() | dict(piece.fields))))
+        if last:
+            for whole, here, b in zip(op.buffers(tiling.output), made, outputs):
+                emitter.store(here, whole, b)
+
+
+def plan(op: Instruction, tiling: Tiling, machine: Machine) -> Cut:
+    """The best cut that leaves room for the next tile's loads, or else the best that fits at all."""
+    for share in (0.45, 1.0):
+        try:
+            return choose_cut(tiling, machine, int(machine.sram_bytes * share))
+        except NoFit as error:
+            reason = error
+    raise MachineError(
+        f"{layer_name(op)}: {reason} on '{machine.name}'; a machine with more SRAM could run this layer"
+    )
+
+
+def layer_name(op: Operation) -> str:
+    """A layer by the names its location holds, for messages."""
+    from ..rewrite import location_names
+
+    return f"layer '{'+'.join(location_names(op.location)) or op.name}'"
+
+
+def _signature(op: Instruction, tiling: Tiling) -> Any:
+    # A layer with constants that the rule reads (index tables) is planned on its own.
+    unique = id(op) if op.name == "npu.resize" else 0
+    shapes = tuple((n, tuple(b.type for b in v)) for n, v in op.ports().items())
+    return type(op), tuple(sorted(op.fields().items())), shapes, tiling.extents, unique
+
+
+def _position(tiling: Tiling, box: Box) -> tuple[bool, bool]:
+    reduced = list(zip(box, tiling.extents))[tiling.parallel :]
+    return all(o == 0 for (o, _), _ in reduced), all(o + n == e for (o, n), e in reduced)
+
+
+def _outputs(tiling: Tiling, piece: Piece) -> list[Box]:
+    boxes = piece.ports[tiling.output]
+    return boxes if isinstance(boxes, list) else [boxes]
+
+
+def _load(
+    op: Instruction,
+    tiling: Tiling,
+    piece: Piece,
+    emitter: Emitter,
+    resident: dict[tuple[str, int], tuple[Box, SSAValue]],
+    last: bool,
+) -> dict[str, list[SSAValue]]:
+    ports: dict[str, list[SSAValue]] = {}
+    for name, index, box in piece.boxes():
+        if name == tiling.output or (not last and name in op.EPILOGUE):
+            continue
+        known = resident.get((name, index))
+        if known is None or known[0] != box:
+            known = box, emitter.load(op.buffers(name)[index], box)
+            resident[name, index] = known
+        ports.setdefault(name, []).append(known[1])
+    return ports
+
+
+def _partial(
+    op: Instruction,
+    tiling: Tiling,
+    piece: Piece,
+    ports: Mapping[str, list[SSAValue]],
+    acc: SSAValue | None,
+    made: Sequence[SSAValue],
+    first: bool,
+    last: bool,
+    emitter: Emitter,
+    box: Box,
+) -> None:
+    assert acc is not None
+    fields = op.fields() | dict(piece.fields)
+    into = made[0] if last and tiling.finish is None else acc
+    connected = dict(ports) | ({} if first else {"acc": [acc]}) | {tiling.output: [into]}
+    build = tiling.partial
+    emitter.put(build(emitter, connected, fields) if build else type(op).make(connected, **fields))
+    if last and tiling.finish is not None:
+        tiling.finish(emitter, box, acc, made[0])
+
+
+def _fill(op: PadOp, emitter: Emitter, piece: Piece) -> None:
+    box = piece.ports["dst"]
+    whole = op.buffers("dst")[0]
+    here = emitter.alloc([n for _, n in box], buffer_type(whole).element)  # pyright: ignore
+    emitter.put(FillOp.make({"dst": here}, value=op.fields()["value"]))
+    emitter.store(here, whole, box)  # pyright: ignore
+
+
+__all__ = ["Emitter", "TilePass", "layer_name", "tile_bytes", "tile_layer"]

@@ -1,0 +1,1 @@
+"""Calibration and quantisation: from the graph dialect to qnn."""

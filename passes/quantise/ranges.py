@@ -1,0 +1,88 @@
+"""Calibrated ranges in the IR: `nacre.range = [lo, hi]` on an op or argument, `nacre.range0`, … on several results.
+
+Ends are rounded outward to 16 significant bits, so that the last bits of a float sum, which differ between
+machines, do not reach a scale.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Attribute, BlockArgument, Operation, SSAValue
+
+from ...dialects.declarative import floats_attribute, value_of
+from ...errors import CompileError
+
+SIGNIFICANT_BITS = 16
+
+
+class Range(NamedTuple):
+    """The smallest and the largest value seen."""
+
+    low: float
+    high: float
+
+
+def range_of(value: SSAValue) -> Range | None:
+    """The range stored for a value, None where nothing was. Raises CompileError for one that is no range."""
+    attribute = _attributes(value).get(_key(value))
+    if attribute is None:
+        return None
+    ends = value_of(attribute)
+    numbers = isinstance(ends, tuple) and all(isinstance(end, float) and math.isfinite(end) for end in ends)
+    if not numbers or len(ends) != 2 or ends[0] > ends[1]:
+        raise CompileError(f"{_key(value)} = {attribute} is no range: two finite floats, low and high, are")
+    return Range(*ends)
+
+
+def set_range(value: SSAValue, low: float, high: float) -> None:
+    """Store a range for a value, rounded outward."""
+    _set(value, floats_attribute((rounded_down(low), -rounded_down(-high))))
+
+
+def clear_range(value: SSAValue) -> None:
+    """Forget the range of a value."""
+    _set(value, None)
+
+
+def rounded_down(x: float) -> float:
+    """The largest number of 16 significant bits that is not above x."""
+    mantissa, exponent = math.frexp(x)
+    return math.ldexp(math.floor(math.ldexp(mantissa, SIGNIFICANT_BITS)), exponent - SIGNIFICANT_BITS)
+
+
+def _key(value: SSAValue) -> str:
+    several = isinstance(value.owner, Operation) and len(value.owner.results) > 1
+    return f"nacre.range{value.index}" if several else "nacre.range"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _attributes(value: SSAValue) -> dict[str, Attribute]:
+    """The attributes that belong to a value: its op's, or its argument's in the function."""
+    if not isinstance(value, BlockArgument):
+        assert isinstance(value.owner, Operation)
+        return value.owner.attributes
+    function = value.block.parent_op()
+    if not isinstance(function, FuncOp) or function.arg_attrs is None:
+        return {}
+    return dict(function.arg_attrs.data[value.index].data)
+
+
+def _set(value: SSAValue, attribute: Attribute | None) -> None:
+    if not isinstance(value, BlockArgument):
+        attributes = _attributes(value)
+        attributes.pop(_key(value), None)
+        if attribute is not None:
+            attributes[_key(value)] = attribute
+        return
+    function = value.block.parent_op()
+    assert isinstance(function, FuncOp), "only a function's arguments have a range"
+    old = function.arg_attrs
+    dictionaries = [{} for _ in function.args] if old is None else [dict(d.data) for d in old.data]
+    dictionaries[value.index].pop("nacre.range", None)
+    if attribute is not None:
+        dictionaries[value.index]["nacre.range"] = attribute
+    if any(dictionaries) or old is not None:
+        function.arg_attrs = ArrayAttr([DictionaryAttr(d) for d in dictionaries])

@@ -1,0 +1,1 @@
+"""What runs: kernels, interpreters of every level, the emulated machine, the flat file and the session."""

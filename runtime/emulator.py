@@ -1,0 +1,103 @@
+"""The functional emulator: executes decoded commands on the machine's memories, bit for bit.
+
+All views are bound once when the program is loaded; a run allocates nothing in the emulated machine. Time is
+none of its business (see timing.py), and what is wrong with a program beyond its bounds is the sanitizer's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from ..dialects.npu import Queue, Region, Space
+from ..dialects.npu_instructions import LaunchOp
+from ..dialects.types import dtype_of
+from ..errors import Fault
+from .execute import EXECUTE, port_arrays
+from .executable import Executable
+from .isa import Command
+
+Hook = Callable[[int], None]
+
+
+class Emulator:
+    """One machine with one program loaded."""
+
+    def __init__(self, program: Executable):
+        self.program = program
+        self.sram = np.zeros(program.machine.sram_bytes, np.uint8)
+        self.arena = np.zeros(program.arena_bytes, np.uint8)
+        self._bound = [self._bind(index, command) for index, command in enumerate(program.commands)]
+
+    def view(self, region: Region) -> np.ndarray:
+        """The array at a region. Raises Fault when it leaves the memory or straddles constants and arena."""
+        memory, start, name = self._memory(region)
+        if start < 0 or start + region.extent > len(memory):
+            raise Fault(f"{region} reaches outside the {name} of {len(memory)} bytes")
+        dtype = dtype_of(region.element)
+        if region.extent == 0:
+            return np.empty(region.shape, dtype)
+        return np.ndarray(region.shape, dtype, memory.data, start, region.strides)
+
+    def _memory(self, region: Region) -> tuple[np.ndarray, int, str]:
+        if region.space is Space.SRAM:
+            return self.sram, region.address, "SRAM"
+        constants = self.program.constants
+        if region.address < len(constants):
+            return constants, region.address, "constants"
+        return self.arena, region.address - len(constants), "DRAM arena"
+
+    def _bind(self, index: int, command: Command) -> tuple[Callable[[Any, Any], None], Any, Any]:
+        try:
+            arrays = {n: [self.view(r) for r in regions] for n, regions in command.regions.items()}
+        except Fault as fault:
+            layer = self.program.layer_of(index)
+            raise Fault(f"command {index} ({command.cls.name}, layer '{layer}'): {fault}") from None
+        fields = command.fields
+        if command.cls is LaunchOp:
+            if fields.kernel not in self.program.kernels:
+                raise Fault(f"command {index} launches @{fields.kernel}, which the program does not hold")
+            fields = SimpleNamespace(**(vars(fields) | {"kernel": self.program.kernels[fields.kernel]}))
+        return EXECUTE[command.cls], fields, port_arrays(command.cls, arrays)
+
+    def run(
+        self, feeds: Mapping[str, np.ndarray], order: Iterable[int] | None = None, hook: Hook | None = None
+    ) -> dict[str, np.ndarray]:
+        """One inference: named input arrays in, named output arrays out.
+
+        `order` is another legal order of the commands (see `legal_order`); `hook` is called with each
+        command's index after it ran.
+        """
+        for binding in self.program.inputs:
+            self.view(binding.region)[...] = feeds[binding.name]
+        bound = self._bound
+        for index in range(len(bound)) if order is None else order:
+            execute, fields, ports = bound[index]
+            execute(fields, ports)
+            if hook is not None:
+                hook(index)
+        return {b.name: self.view(b.region).copy() for b in self.program.outputs}
+
+
+def legal_order(commands: Sequence[Command], rng: np.random.Generator) -> list[int]:
+    """A random order that queues and wait counts allow. Raises Fault on a deadlock."""
+    queues: dict[Queue, list[int]] = {q: [] for q in Queue}
+    for index, command in enumerate(commands):
+        queues[command.queue].append(index)
+    head = dict.fromkeys(Queue, 0)
+    order: list[int] = []
+    while len(order) < len(commands):
+        ready = [
+            q for q in Queue
+            if head[q] < len(queues[q])
+            and all(head[Queue(w)] >= n for w, n in enumerate(commands[queues[q][head[q]]].waits))
+        ]  # fmt: skip
+        if not ready:
+            raise Fault(f"the program deadlocks after {len(order)} of {len(commands)} commands")
+        queue = ready[int(rng.integers(len(ready)))]
+        order.append(queues[queue][head[queue]])
+        head[queue] += 1
+    return order

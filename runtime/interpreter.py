@@ -1,0 +1,139 @@
+"""Runs a module at the graph or qnn level: a thin loop over the kernels, values freed at their last use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import BlockArgument, Operation, SSAValue
+
+from ..dialects.declarative import DeclarativeOp
+from ..dialects.graph import ConstantOp
+from ..dialects.quant import DCastOp, QCastOp, QuantType, SCastOp
+from ..dialects.types import dtype_of, element_type, shape_of
+from ..errors import InputError, NacreError
+from .kernel import evaluate
+from .kernels import graph as _graph  # noqa: F401  registers the kernels
+from .kernels import qnn as _qnn  # noqa: F401
+from .kernels.quantised_elementwise import dequantise, quantise
+
+Watch = Callable[[SSAValue, np.ndarray], None]
+
+
+def main_function(module: ModuleOp) -> FuncOp:
+    """The function `main` of a module. Raises NacreError when there is none."""
+    for op in module.ops:
+        if isinstance(op, FuncOp) and op.sym_name.data == "main":
+            return op
+    raise NacreError("the module has no function @main")
+
+
+def argument_names(function: FuncOp) -> list[str]:
+    """The inputs' names (`nacre.name`), or arg0, arg1, … where none are given."""
+    return _names(function.arg_attrs, len(function.args), "arg")
+
+
+def result_names(function: FuncOp) -> list[str]:
+    """The outputs' names."""
+    return _names(function.res_attrs, len(function.function_type.outputs), "result")
+
+
+def _names(attributes, count: int, default: str) -> list[str]:
+    found = []
+    for i in range(count):
+        name = attributes.data[i].data.get("nacre.name") if attributes is not None else None
+        found.append(name.data if isinstance(name, StringAttr) else f"{default}{i}")
+    return found
+
+
+def check_feeds(expected: Mapping[str, tuple[tuple[int, ...], np.dtype]], feeds: Mapping[str, np.ndarray]) -> None:
+    """Compare the arrays given with the inputs expected. Raises InputError in words."""
+    for name in feeds:
+        if name not in expected:
+            raise InputError(f"there is no input '{name}'; the inputs are {', '.join(map(repr, expected))}")
+    for name, (shape, dtype) in expected.items():
+        if name not in feeds:
+            raise InputError(f"the input '{name}' ({dtype}{list(shape)}) is missing")
+        array = np.asarray(feeds[name])
+        if array.shape != shape or array.dtype != dtype:
+            raise InputError(
+                f"the input '{name}' should be {dtype}{list(shape)}, but is {array.dtype}{list(array.shape)}"
+            )
+
+
+def expected_inputs(function: FuncOp) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Shape and dtype by input name."""
+    return {
+        name: (shape_of(arg), dtype_of(element_type(arg)))
+        for name, arg in zip(argument_names(function), function.args)
+    }
+
+
+def interpret(
+    module: ModuleOp, feeds: Mapping[str, np.ndarray], watch: Watch | None = None
+) -> dict[str, np.ndarray]:
+    """Run @main on named inputs and give its named outputs. `watch` sees every value as it is made.
+
+    Arrays of quantised tensors hold stored integers. Raises InputError for feeds that do not fit.
+    """
+    function = main_function(module)
+    check_feeds(expected_inputs(function), feeds)
+    names = argument_names(function)
+    values: dict[SSAValue, np.ndarray] = {
+        arg: np.asarray(feeds[name]) for name, arg in zip(names, function.args)
+    }
+    if watch:
+        for arg, array in values.items():
+            watch(arg, array)
+    results = run_block(list(function.body.block.ops), values, watch)
+    return dict(zip(result_names(function), results))
+
+
+def run_block(
+    ops: Sequence[Operation], values: dict[SSAValue, np.ndarray], watch: Watch | None
+) -> list[np.ndarray]:
+    """Execute ops in order on `values`; gives what the return op returns."""
+    last = _last_uses(ops)
+    for index, op in enumerate(ops):
+        if isinstance(op, ReturnOp):
+            return [values[v] for v in op.operands]
+        for value, array in zip(op.results, execute(op, [values[v] for v in op.operands])):
+            values[value] = array
+            if watch:
+                watch(value, array)
+        for value in last.get(index, ()):
+            del values[value]
+    raise NacreError("@main does not return")
+
+
+def execute(op: Operation, arrays: Sequence[np.ndarray]) -> Iterator[np.ndarray] | Sequence[np.ndarray]:
+    """The results of one operation."""
+    if isinstance(op, ConstantOp):
+        return (op.array(),)
+    if isinstance(op, QCastOp):
+        type_ = element_type(op.result)
+        assert isinstance(type_, QuantType)
+        return (quantise(arrays[0], type_.scale, type_.zero, dtype_of(type_)),)
+    if isinstance(op, DCastOp):
+        type_ = element_type(op.input)
+        assert isinstance(type_, QuantType)
+        return (dequantise(arrays[0], type_.scale, type_.zero),)
+    if isinstance(op, SCastOp):
+        return (arrays[0],)
+    if isinstance(op, DeclarativeOp):
+        return evaluate(op, *arrays)
+    raise NacreError(f"the interpreter has no rule for {op.name}")
+
+
+def _last_uses(ops: Sequence[Operation]) -> dict[int, list[SSAValue]]:
+    last: dict[SSAValue, int] = {}
+    for index, op in enumerate(ops):
+        for value in (*op.results, *op.operands):
+            last[value] = index
+    freed: dict[int, list[SSAValue]] = {}
+    for value, index in last.items():
+        if not isinstance(value, BlockArgument):
+            freed.setdefault(index, []).append(value)
+    return freed

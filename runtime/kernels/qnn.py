@@ -1,0 +1,124 @@
+"""The definition of every qnn operation, in terms of the integer kernels beside this file."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...dialects import qnn
+from ...dialects.declarative import Parameters
+from ..fixed_point import Rounding
+from ..kernel import kernel
+from .quantised_conv import conv2d_accumulate, depthwise_accumulate, finish, matmul_accumulate
+from .quantised_elementwise import (
+    AddParameters,
+    MulParameters,
+    add,
+    lookup,
+    mul,
+    requantise_tensor,
+    sub,
+)
+from .quantised_pool import average_pool2d
+from .quantised_softmax import SoftmaxParameters, softmax
+
+Array = np.ndarray
+
+
+@kernel(qnn.ConvOp)
+def conv(
+    p: Parameters, ifm: Array, weight: Array, multiplier: Array, shift: Array, bias: Array | None = None
+) -> Array:
+    """ifm [N, H, W, C], weight [KH, KW, C / groups, M] -> [N, H', W', M]."""
+    acc = accumulate_groups(p, ifm, weight)
+    return finish(acc, bias, multiplier, shift, p.ofm_zero, p.low, p.high, Rounding(p.rounding), ifm.dtype)
+
+
+def accumulate_groups(p: Parameters, ifm: Array, weight: Array) -> Array:
+    """The accumulators of a grouped convolution, depthwise or dense ones among them."""
+    channels = ifm.shape[-1]
+    window = {"strides": p.strides, "pads": p.pads, "dilations": p.dilations}
+    zeros = {"ifm_zero": p.ifm_zero, "weight_zero": p.weight_zero}
+    if p.groups == 1:
+        return conv2d_accumulate(ifm, weight, **window, **zeros)
+    if p.groups == channels:
+        return depthwise_accumulate(ifm, depthwise_weight(weight, channels), **window, **zeros)
+    parts = zip(np.split(ifm, p.groups, axis=-1), np.split(weight, p.groups, axis=-1))
+    return np.concatenate([conv2d_accumulate(i, w, **window, **zeros) for i, w in parts], axis=-1)
+
+
+def depthwise_weight(weight: Array, channels: int) -> Array:
+    """[KH, KW, 1, C·M] as [KH, KW, C, M]."""
+    return weight.reshape(*weight.shape[:2], channels, weight.shape[3] // channels)
+
+
+@kernel(qnn.MatmulOp)
+def matmul(
+    p: Parameters, a: Array, b: Array, multiplier: Array, shift: Array, bias: Array | None = None
+) -> Array:
+    """a […, M, K], b […, K, N] -> […, M, N]."""
+    acc = matmul_accumulate(a, b, p.a_zero, p.b_zero)
+    return finish(acc, bias, multiplier, shift, p.ofm_zero, p.low, p.high, Rounding(p.rounding), a.dtype)
+
+
+@kernel(qnn.AddOp)
+def add_or_subtract(p: Parameters, a: Array, b: Array) -> Array:
+    """Rescaled a ± b."""
+    return (sub if p.subtract else add)(a, b, AddParameters(*p.rescale))
+
+
+@kernel(qnn.MulOp)
+def multiply(p: Parameters, a: Array, b: Array) -> Array:
+    """Requantised product."""
+    return mul(a, b, MulParameters(p.a_zero, p.b_zero, p.ofm_zero, p.multiplier, p.shift, p.low, p.high))
+
+
+@kernel(qnn.RequantiseOp)
+def requantise(p: Parameters, x: Array) -> Array:
+    """A change of scale within one storage type."""
+    return requantise_tensor(x, p.multiplier, p.shift, p.input_zero, p.result_zero, x.dtype)
+
+
+@kernel(qnn.ClampOp)
+def clamp(p: Parameters, x: Array) -> Array:
+    """Clamp stored integers."""
+    return np.clip(x, p.low, p.high).astype(x.dtype)
+
+
+@kernel(qnn.TableOp)
+def table_lookup(p: Parameters, x: Array, table: Array) -> Array:
+    """table[bits of x]."""
+    return lookup(x, table)
+
+
+@kernel(qnn.AvgPoolOp)
+def average_pool(p: Parameters, ifm: Array) -> Array:
+    """Mean over the values inside the window."""
+    return average_pool2d(ifm, p.kernel, p.strides, p.pads, p.low, p.high)
+
+
+@kernel(qnn.SoftmaxOp)
+def softmax_last_axis(p: Parameters, x: Array) -> Array:
+    """Fixed-point softmax over the last axis."""
+    return softmax(x, SoftmaxParameters(p.multiplier, p.left_shift, p.smallest_difference))
+
+
+@kernel(qnn.ResizeOp)
+def resize(p: Parameters, ifm: Array, rows: Array, cols: Array) -> Array:
+    """Resampling by index tables."""
+    return resample(ifm, rows, cols, p.mode == "linear")
+
+
+def resample(ifm: Array, rows: Array, cols: Array, linear: bool) -> Array:
+    """ifm [N, H, W, C] at rows and columns given as [lower, upper, weight of upper / 1024].
+
+    Linear: Σ q · weight over the four neighbours in units of 2^-20, rounded half away from zero (TFLite's integer
+    RESIZE_BILINEAR). Nearest: the lower neighbour.
+    """
+    if not linear:
+        return ifm[:, rows[:, 0]][:, :, cols[:, 0]]
+    x = ifm.astype(np.int64)
+    row_weight, col_weight = rows[:, 2].astype(np.int64)[:, None, None], cols[:, 2].astype(np.int64)[:, None]
+    vertical = x[:, rows[:, 0]] * (1024 - row_weight) + x[:, rows[:, 1]] * row_weight
+    total = vertical[:, :, cols[:, 0]] * (1024 - col_weight) + vertical[:, :, cols[:, 1]] * col_weight
+    half = np.where(total >= 0, 1 << 19, -(1 << 19))
+    return (np.sign(total + half) * (np.abs(total + half) >> 20)).astype(ifm.dtype)

@@ -1,0 +1,140 @@
+"""The description of a machine: one TOML file, checked when it is read, frozen afterwards.
+
+`load_machine("tiny")` reads a description that Nacre ships (runtime/machines/*.toml), a path reads a
+user's own. What the figures mean for time is in cost.py and timing.py; nothing here computes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..errors import MachineError
+
+Count = Annotated[int, Field(ge=1, strict=True)]
+Element = Literal["int8", "uint8", "int16"]
+Fusion = Literal["activation", "table", "residual", "pool"]
+ASSUMED = "assumed"
+
+
+class Machine(BaseModel):
+    """A machine's figures. Rates are per clock cycle; whatever is no whole number is a float."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(min_length=1)]
+    description: str = ""
+    clock_hz: Count
+    sram_bytes: Count
+    sram_banks: Count
+    """Accesses the SRAM serves at the same time: all engines together get banks · sram_bytes_per_cycle."""
+    sram_bytes_per_cycle: Count
+    """What one engine's port to the SRAM moves in a cycle."""
+    dram_bytes: Count
+    """Capacity."""
+    dram_bytes_per_cycle: Annotated[float, Field(gt=0)]
+    """Bandwidth, for loads and stores together."""
+    dram_latency: Annotated[int, Field(ge=0, strict=True)]
+    """Cycles from a request to its first byte."""
+    dram_burst: Count
+    """Bytes that each contiguous run is rounded up to."""
+    mac_rows: Count
+    """Input channels the MAC array takes in a cycle."""
+    mac_columns: Count
+    """Output channels the MAC array works on in a cycle."""
+    depthwise_macs: Count
+    """Multiplications a cycle of a depthwise convolution."""
+    types: Annotated[list[Element], Field(min_length=1)]
+    dma_channels: Literal[1, 2] = 2
+    """2: loads and stores flow side by side; 1: one transfer at a time."""
+    fabric_lanes: Count
+    """Bytes a cycle of the fabric."""
+    ppu_lanes: Count
+    """Elements a cycle of the programmable engine."""
+    queue_depth: Count
+    """Instructions a queue holds; the front end issues in program order and stalls at a full queue."""
+    fused: list[Fusion] = []
+    """What the NN engine's epilogue can do beside requantisation."""
+    sources: dict[str, str] = {}
+    """Where a figure is from, by field; one without an entry counts as assumed."""
+
+    @property
+    def macs_per_cycle(self) -> int:
+        """Peak of the MAC array."""
+        return self.mac_rows * self.mac_columns
+
+    def source(self, figure: str) -> str:
+        """Where a figure is from."""
+        return self.sources.get(figure, ASSUMED)
+
+    @model_validator(mode="after")
+    def _sources_name_fields(self) -> Machine:
+        for figure in self.sources:
+            if figure not in type(self).model_fields:
+                raise ValueError(f"sources names '{figure}', which is no figure of a machine")
+        return self
+
+
+def figures() -> list[str]:
+    """The fields of a machine that are numbers."""
+    words = {"name", "description", "types", "fused", "sources"}
+    return [name for name in Machine.model_fields if name not in words]
+
+
+def machine_names() -> list[str]:
+    """The machines that Nacre ships, by name."""
+    files = (resources.files(__package__) / "machines").iterdir()
+    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+
+
+def load_machine(name_or_path: str | Path) -> Machine:
+    """The machine of a shipped name or of a TOML file. Raises MachineError with a sentence."""
+    label = str(name_or_path)
+    if label in machine_names():
+        text = (resources.files(__package__) / "machines" / f"{label}.toml").read_text(encoding="utf-8")
+        return parse_machine(text, f"{label}.toml")
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise MachineError(_unknown(label))
+    try:
+        return parse_machine(path.read_text(encoding="utf-8"), label)
+    except (OSError, UnicodeDecodeError) as error:
+        raise MachineError(f"{label}: a machine description is a UTF-8 text file: {error}") from None
+
+
+def parse_machine(text: str, label: str) -> Machine:
+    """A machine from TOML text; `label` names it in messages. Raises MachineError with a sentence."""
+    try:
+        return Machine.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise MachineError(f"{label} is no TOML file: {error}") from None
+    except ValidationError as error:
+        raise MachineError(f"{label}: {_complaint(error)}") from None
+
+
+def _unknown(label: str) -> str:
+    names = machine_names()
+    close = difflib.get_close_matches(label, names, n=1, cutoff=0.5)
+    known = f"did you mean '{close[0]}'? Known are" if close else "known are"
+    return f"there is no machine '{label}': {known} {', '.join(names)}, or the path of a TOML file"
+
+
+def _complaint(error: ValidationError) -> str:
+    """The first thing wrong, as field, what was found and what is allowed."""
+    first: Any = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return f"the figure '{field}' is missing"
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(field, list(Machine.model_fields), n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(Machine.model_fields)}"
+        return f"'{field}' is no figure of a machine; {hint}"
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    message = first["msg"]
+    return f"{field} = {first['input']!r}: {message[:1].lower()}{message[1:]}"
