@@ -6,11 +6,13 @@ from enum import IntEnum
 
 
 class Rounding(IntEnum):
-    """How a product with a Q31 multiplier is rounded; belongs to operator and type."""
+    """How a product of accumulator and multiplier is brought back to an integer."""
 
     DOUBLE = 0
-    """Twice, as gemmlowp does: the doubling high product, then the shift."""
+    """The doubled high half is rounded (ties up), then divided by a power of two (ties away from zero)."""
     SINGLE = 1
-    """Once, half up."""
+    """The full product is rounded once, ties up; accumulators may have 64 bits."""
     ACC64 = 2
-    """int64 accumulators with the multiplier cut to 16 bits."""
+    """int64 accumulators; the multiplier is cut to 16 bits, the product rounded once, ties up."""
+    AWAY = 3
+    """The full product is rounded once, ties away from zero, as FULLY_CONNECTED does."""

@@ -7,10 +7,11 @@ it by name and hash. Arrays added to a store that lies on disk are written there
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,10 @@ class Store:
                 added.mkdir(exist_ok=True)
                 write_arrays(added / f"{digest}.safetensors", {digest: array})
         return digest
+
+    def adopt(self, digest: str, array: np.ndarray) -> None:
+        """Keep an array whose hash is known, without reading it (a mapped file's)."""
+        self._arrays[digest] = array
 
     def get(self, digest: str) -> np.ndarray:
         """The array of a hash. Raises NacreError naming the store when it is not there."""
@@ -90,11 +95,26 @@ class Store:
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write a safetensors file through a temporary one beside it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write a safetensors file, whole or not at all."""
+    with _whole(path) as temporary:
+        save_file(arrays, temporary)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with _whole(path) as temporary:
+        Path(temporary).write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[str]:
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise NacreError(f"'{path}' cannot be written: {error.strerror}") from None
     os.close(handle)
     try:
-        save_file(arrays, temporary)
+        yield temporary
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

@@ -52,14 +52,27 @@ def canonicalize(module: ModuleOp, context: Context | None = None) -> None:
 
 def cse(module: ModuleOp) -> None:
     """xDSL's `cse` with names kept: the survivor takes the erased op's location and source tensors."""
-    _KeepingCse().simplify(module)
+    # equal ops that hold different source tensors are equal: the names step aside meanwhile
+    sources = {value: found for op in module.walk() for value in op.results if (found := sources_of(value))}
+    for value in sources:
+        set_sources(value, ())
+    _KeepingCse(sources).simplify(module)
+    for value, found in sources.items():
+        if isinstance(value.owner, Operation) and value.owner.parent is not None:
+            set_sources(value, found)
 
 
 class _KeepingCse(CSEDriver):
+    def __init__(self, sources: dict[SSAValue, tuple[Source, ...]]):
+        super().__init__()
+        self._sources = sources
+
     def _replace_and_delete(self, op: Operation, existing: Operation) -> None:
         existing.location = fuse_locations(existing.location, op.location)
         for old, new in zip(op.results, existing.results):
-            add_sources(new, sources_of(old))
+            joined = united(self._sources.get(new, ()), self._sources.get(old, ()))
+            if joined:
+                self._sources[new] = joined
         super()._replace_and_delete(op, existing)
 
 
@@ -82,9 +95,13 @@ def fuse_locations(*locations: LocationAttr) -> LocationAttr:
 # --- source tensors --------------------------------------------------------------------------------------
 def add_sources(value: SSAValue, sources: tuple[Source, ...]) -> None:
     """Let a value stand for further source tensors."""
-    known = sources_of(value)
+    set_sources(value, united(sources_of(value), sources))
+
+
+def united(known: tuple[Source, ...], more: tuple[Source, ...]) -> tuple[Source, ...]:
+    """The sources of both, each tensor once."""
     names = {s.tensor for s in known}
-    set_sources(value, known + tuple(s for s in sources if s.tensor not in names))
+    return known + tuple(s for s in more if s.tensor not in names)
 
 
 def through_permutation(sources: tuple[Source, ...], permutation: tuple[int, ...]) -> tuple[Source, ...]:

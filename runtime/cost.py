@@ -108,13 +108,15 @@ def burst_bytes(region: Region, burst: int) -> int:
 
 @functools.lru_cache(maxsize=65536)
 def _runs(shape: tuple[int, ...], strides: tuple[int, ...], item: int) -> tuple[int, int]:
+    if 0 in shape:
+        return 0, 0
     size = item
     for axis in reversed(range(len(shape))):
         if shape[axis] == 1 or strides[axis] == size:
             size *= shape[axis]
         else:
             return math.prod(shape[: axis + 1]), size
-    return (1, size) if size else (0, 0)
+    return 1, size
 
 
 def contiguous_runs(region: Region) -> tuple[int, int]:

@@ -16,18 +16,26 @@ from ..dialects.npu import Queue, Region, Space
 from ..dialects.npu_instructions import LaunchOp
 from ..dialects.types import dtype_of
 from ..errors import Fault
-from .execute import EXECUTE, port_arrays
 from .executable import Executable
+from .execute import EXECUTE, port_arrays
 from .isa import Command
+from .sanitizer import check, checked, where
 
 Hook = Callable[[int], None]
 
 
 class Emulator:
-    """One machine with one program loaded."""
+    """One machine with one program loaded.
 
-    def __init__(self, program: Executable):
+    `sanitize` looks for races, unwritten bytes, bounds and writes to constants when the program is loaded,
+    and for accumulators beyond 32 bits in every run; it raises Fault.
+    """
+
+    def __init__(self, program: Executable, sanitize: bool = False):
+        if sanitize:
+            check(program)
         self.program = program
+        self._sanitize = sanitize
         self.sram = np.zeros(program.machine.sram_bytes, np.uint8)
         self.arena = np.zeros(program.arena_bytes, np.uint8)
         self._bound = [self._bind(index, command) for index, command in enumerate(program.commands)]
@@ -61,7 +69,10 @@ class Emulator:
             if fields.kernel not in self.program.kernels:
                 raise Fault(f"command {index} launches @{fields.kernel}, which the program does not hold")
             fields = SimpleNamespace(**(vars(fields) | {"kernel": self.program.kernels[fields.kernel]}))
-        return EXECUTE[command.cls], fields, port_arrays(command.cls, arrays)
+        definition = EXECUTE[command.cls]
+        if self._sanitize:
+            definition = checked(command.cls, where(self.program, index))
+        return definition, fields, port_arrays(command.cls, arrays)
 
     def run(
         self, feeds: Mapping[str, np.ndarray], order: Iterable[int] | None = None, hook: Hook | None = None

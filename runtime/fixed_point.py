@@ -7,12 +7,13 @@ float64 path where that path is exact. No scale is seen here except by `quantise
 
 from __future__ import annotations
 
-from enum import IntEnum
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from ..dialects.rounding import Rounding
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 
@@ -20,19 +21,6 @@ INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 _CHUNK = 1 << 15
 # Broadcasting a short channel vector makes numpy's inner loop short; vectors are repeated to this length.
 _INNER = 2048
-
-
-class Rounding(IntEnum):
-    """How a product of accumulator and multiplier is brought back to an integer."""
-
-    DOUBLE = 0
-    """The doubled high half is rounded (ties up), then divided by a power of two (ties away from zero)."""
-    SINGLE = 1
-    """The full product is rounded once, ties up; accumulators may have 64 bits."""
-    ACC64 = 2
-    """int64 accumulators; the multiplier is cut to 16 bits, the product rounded once, ties up."""
-    AWAY = 3
-    """The full product is rounded once, ties away from zero, as FULLY_CONNECTED does."""
 
 
 def quantise_multiplier(real: ArrayLike) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -130,22 +118,22 @@ def _requantise_chunk(
     acc: NDArray[np.integer], multiplier: NDArray[np.int64], shift: NDArray[np.int64], rounding: Rounding
 ) -> NDArray[np.int32]:
     """The definition, in int64: TFLite's overloads of MultiplyByQuantizedMultiplier, and AWAY."""
-    acc = acc.astype(np.int64)
+    wide: NDArray[np.int64] = acc.astype(np.int64)
     if rounding is Rounding.DOUBLE:
         if (shift > 0).any():
-            acc = (acc << np.maximum(shift, 0)).astype(np.int32)
-        high = saturating_doubling_high_multiply(acc, multiplier)
+            wide = (wide << np.maximum(shift, 0)).astype(np.int32).astype(np.int64)
+        high = saturating_doubling_high_multiply(wide, multiplier)
         return rounding_divide_by_power_of_two(high, np.maximum(-shift, 0)).astype(np.int32)
     if rounding is Rounding.SINGLE:
-        return _multiply_and_round_up_ties(acc, multiplier, 31 - shift)
+        return _multiply_and_round_up_ties(wide, multiplier, 31 - shift)
     if rounding is Rounding.AWAY:
-        return np.sign(acc).astype(np.int32) * _multiply_and_round_up_ties(
-            np.abs(acc), multiplier, 31 - shift
+        return np.sign(wide).astype(np.int32) * _multiply_and_round_up_ties(
+            np.abs(wide), multiplier, 31 - shift
         )
-    acc *= _cut_to_16_bits(multiplier)
-    acc += (np.int64(1) << (15 - shift)) >> 1
-    acc >>= 15 - shift
-    return acc.astype(np.int32)
+    wide *= _cut_to_16_bits(multiplier)
+    wide += (np.int64(1) << (15 - shift)) >> 1
+    wide >>= 15 - shift
+    return wide.astype(np.int32)
 
 
 def _multiply_and_round_up_ties(

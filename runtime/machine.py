@@ -49,7 +49,7 @@ class Machine(BaseModel):
     """Output channels the MAC array works on in a cycle."""
     depthwise_macs: Count
     """Multiplications a cycle of a depthwise convolution."""
-    types: Annotated[list[Element], Field(min_length=1)]
+    types: Annotated[tuple[Element, ...], Field(min_length=1)]
     dma_channels: Literal[1, 2] = 2
     """2: loads and stores flow side by side; 1: one transfer at a time."""
     fabric_lanes: Count
@@ -58,10 +58,13 @@ class Machine(BaseModel):
     """Elements a cycle of the programmable engine."""
     queue_depth: Count
     """Instructions a queue holds; the front end issues in program order and stalls at a full queue."""
-    fused: list[Fusion] = []
+    fused: tuple[Fusion, ...] = ()
     """What the NN engine's epilogue can do beside requantisation."""
     sources: dict[str, str] = {}
     """Where a figure is from, by field; one without an entry counts as assumed."""
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.sram_bytes, self.clock_hz))  # `sources` is a dict and has no hash
 
     @property
     def macs_per_cycle(self) -> int:

@@ -1,16 +1,16 @@
 """What is wrong with a program whatever it computes: races, unwritten bytes, bounds, constants, overflow.
 
-`check` needs no run: control flow is static, so the regions and wait counts say everything. It follows queue order
-and waits with vector clocks and keeps, byte for byte, who wrote and read last. `checked` wraps the definitions of
-the NN engine so that a run also finds accumulators beyond 32 bits. One instruction is atomic here: it may write
-over what it reads.
+`check` needs no run: control flow is static, so the regions and wait counts say everything. It follows queue
+order and waits with vector clocks and keeps, byte for byte, who wrote and read last. `checked` wraps the
+definitions of the NN engine so that a run also finds accumulators beyond 32 bits. One instruction is atomic
+here: it may write over what it reads.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +23,6 @@ from .executable import Executable
 from .execute import EXECUTE, Execute
 from .fixed_point import full_range
 from .kernels.quantised_conv import conv2d_accumulate, depthwise_accumulate, matmul_accumulate
-from .kernels.quantised_pool import pool_sum
 
 _QUEUES = len(Queue)
 _BLOCK = 256
@@ -31,7 +30,7 @@ _BLOCK = 256
 
 
 def check(program: Executable) -> None:
-    """Look at every access of a program. Raises Fault with the commands and layers at the first thing wrong."""
+    """Look at every access of a program. Raises Fault at the first thing wrong, with commands and layers."""
     _Checker(program).run()
 
 
@@ -141,6 +140,20 @@ Clock = tuple[int, ...]
 """How many commands of each queue are known to be complete."""
 
 
+class _Use(NamedTuple):
+    """A command's access to a region. No memory: the constants."""
+
+    index: int
+    port: Port
+    region: Region
+    memory: _Memory | None
+    access: _Access
+
+    @property
+    def reading(self) -> bool:
+        return self.port.effect is READ
+
+
 class _Checker:
     def __init__(self, program: Executable):
         self.program = program
@@ -151,56 +164,71 @@ class _Checker:
         self.clocks: list[list[Clock]] = [[] for _ in Queue]  # after each of them
 
     def run(self) -> None:
+        self._check_capacity()
         self._bind_inputs()
         for index, command in enumerate(self.program.commands):
             queue = command.queue
             clock = self._clock(index, queue, command.waits)
             position = len(self.queues[queue]) + 1
-            accesses = [(port, region, self._place(index, region)) for port, region in command.accesses()]
-            for port, region, (memory, access) in accesses:
-                self._check_access(index, queue, clock, port, region, memory, access)
-            for port, _, (memory, access) in accesses:
-                self._record(queue, position, port, memory, access)
+            uses = list(self._uses(index))
+            for use in uses:
+                self._check_use(use, queue, clock)
+            for use in uses:
+                self._record(use, queue, position)
             self.queues[queue].append(index)
             self.clocks[queue].append((*clock[:queue], position, *clock[queue + 1 :]))
         self._check_outputs()
 
+    def _check_capacity(self) -> None:
+        wanted, machine = self.program.dram_bytes, self.program.machine
+        if wanted > machine.dram_bytes:
+            has = f"machine '{machine.name}' has {machine.dram_bytes}"
+            raise Fault(f"the program needs {wanted} bytes of DRAM, {has}")
+
     def _bind_inputs(self) -> None:
-        for binding in self.program.inputs:
-            memory, access = self._locate(binding.region, f"input '{binding.name}'")
+        for name, region in self.program.inputs:
+            memory, access = self._locate(region, f"input '{name}'")
             if memory is None:
-                raise Fault(f"input '{binding.name}' at {binding.region} lies among the constants")
+                raise Fault(f"input '{name}' at {region} lies among the constants")
             if access is not None:
                 memory.mark_written(access)
-                memory.inputs.append((binding.name, access))
+                memory.inputs.append((name, access))
 
     def _check_outputs(self) -> None:
-        for binding in self.program.outputs:
-            memory, access = self._locate(binding.region, f"output '{binding.name}'")
+        for name, region in self.program.outputs:
+            memory, access = self._locate(region, f"output '{name}'")
             missing = memory.unwritten(access) if memory is not None and access is not None else 0
             if missing:
-                total = binding.region.nbytes
-                raise Fault(
-                    f"output '{binding.name}' at {binding.region}: {missing} of {total} bytes are never written"
-                )
+                told = f"{missing} of {region.nbytes} bytes are never written"
+                raise Fault(f"output '{name}' at {region}: {told}")
 
     # -- order
     def _clock(self, index: int, queue: Queue, waits: Sequence[int]) -> Clock:
         """What is complete for certain when the command starts."""
         clock = self.clocks[queue][-1] if self.queues[queue] else (0,) * _QUEUES
         for other, count in enumerate(waits):
-            if count > len(self.queues[other]):
+            issued = len(self.queues[other])
+            if count > issued:
                 raise Fault(
-                    f"{self._who(index)} waits for {count} completions of queue {Queue(other).name.lower()}, but "
-                    f"only {len(self.queues[other])} are issued before it: the program deadlocks"
+                    f"{where(self.program, index)} waits for {count} completions of queue "
+                    f"{Queue(other).name.lower()}, but {issued} are issued before it: the program deadlocks"
                 )
             if count > clock[other]:
                 clock = tuple(map(max, clock, self.clocks[other][count - 1]))
         return clock
 
     # -- places
-    def _locate(self, region: Region, who: str) -> tuple[_Memory | None, _Access | None]:
-        """The memory (None: the constants) and the bytes (None: there are none). Raises Fault out of bounds."""
+    def _uses(self, index: int) -> Iterator[_Use]:
+        for port, region in self.program.commands[index].accesses():
+            try:
+                memory, access = self._locate(region)
+            except Fault as fault:
+                raise Fault(f"{where(self.program, index)}, port '{port.name}': {fault}") from None
+            if access is not None:
+                yield _Use(index, port, region, memory, access)
+
+    def _locate(self, region: Region, who: str = "") -> tuple[_Memory | None, _Access | None]:
+        """The memory (None: the constants) and the bytes (None: there are none). Fault when out of bounds."""
         found = _footprint(region.shape, region.strides, itemsize(region.element))
         if found is None:
             return self.arena, None
@@ -213,81 +241,54 @@ class _Checker:
             memory, size, name = self.arena, self.arena.size, self.arena.name
             start, stop = start - self.constant_bytes, stop - self.constant_bytes
         if start < 0 or stop > size:
-            raise Fault(f"{who}: {region} reaches outside the {name} of {size} bytes")
+            who = f"{who}: " if who else ""
+            raise Fault(f"{who}{region} reaches outside the {name} of {size} bytes")
         return memory, _Access(start, stop, found)
 
-    def _place(self, index: int, region: Region) -> tuple[_Memory | None, _Access | None]:
-        try:
-            return self._locate(region, "")
-        except Fault as fault:
-            raise Fault(f"{self._who(index)}{fault}") from None
-
     # -- accesses
-    def _check_access(
-        self, index: int, queue: Queue, clock: Clock, port: Port, region: Region,
-        memory: _Memory | None, access: _Access | None,
-    ) -> None:  # fmt: skip
-        if access is None:
+    def _check_use(self, use: _Use, queue: Queue, clock: Clock) -> None:
+        if use.memory is None:
+            if not use.reading:
+                raise Fault(f"{self._told(use)}, which lies among the constants")
             return
-        reading = port.effect is READ
-        if memory is None:
-            if not reading:
-                raise Fault(f"{self._what(index, port, region)}, which lies among the constants")
-            return
-        if reading:
-            self._check_written(index, port, region, memory, access)
+        if use.reading:
+            self._check_written(use, use.memory)
         else:
-            self._check_inputs(index, port, region, memory, access)
-            self._check_order(index, queue, clock, port, region, memory.readers, access, "reads")
-        self._check_order(index, queue, clock, port, region, memory.writers, access, "writes")
+            self._check_inputs(use, use.memory)
+            self._check_order(use, queue, clock, use.memory.readers, "reads")
+        self._check_order(use, queue, clock, use.memory.writers, "writes")
 
-    def _check_written(
-        self, index: int, port: Port, region: Region, memory: _Memory, access: _Access
-    ) -> None:
-        missing = memory.unwritten(access)
+    def _check_written(self, use: _Use, memory: _Memory) -> None:
+        missing = memory.unwritten(use.access)
         if missing:
-            raise Fault(
-                f"{self._what(index, port, region)}: {missing} of {region.nbytes} bytes were never written"
-            )
+            raise Fault(f"{self._told(use)}: {missing} of {use.region.nbytes} bytes were never written")
 
-    def _check_inputs(self, index: int, port: Port, region: Region, memory: _Memory, access: _Access) -> None:
+    def _check_inputs(self, use: _Use, memory: _Memory) -> None:
         for name, other in memory.inputs:
-            near = access.start < other.stop and other.start < access.stop
-            if near and _touches(memory.size, access, other):
-                raise Fault(f"{self._what(index, port, region)}, over the input '{name}'")
+            near = use.access.start < other.stop and other.start < use.access.stop
+            if near and _touches(memory.size, use.access, other):
+                raise Fault(f"{self._told(use)}, over the input '{name}'")
 
     def _check_order(
-        self, index: int, queue: Queue, clock: Clock, port: Port, region: Region,
-        table: dict[Queue, _Marks], access: _Access, verb: str,
-    ) -> None:  # fmt: skip
-        for other, marks in table.items():
-            if other is queue:
-                continue
-            position = marks.beyond(access, clock[other])
-            if position:
-                earlier = self._who(self.queues[other][position - 1])
-                raise Fault(
-                    f"{self._what(index, port, region)}, which {earlier} {verb} with no wait ordering the two"
-                )
-
-    def _record(
-        self, queue: Queue, position: int, port: Port, memory: _Memory | None, access: _Access | None
+        self, use: _Use, queue: Queue, clock: Clock, table: dict[Queue, _Marks], verb: str
     ) -> None:
-        if memory is None or access is None:
+        for other, marks in table.items():
+            position = 0 if other is queue else marks.beyond(use.access, clock[other])
+            if position:
+                earlier = where(self.program, self.queues[other][position - 1])
+                raise Fault(f"{self._told(use)}, which {earlier} {verb} with no wait ordering the two")
+
+    def _record(self, use: _Use, queue: Queue, position: int) -> None:
+        if use.memory is None:
             return
-        if port.effect is READ:
-            memory.mark(memory.readers, queue, access, position)
-        else:
-            memory.mark(memory.writers, queue, access, position)
-            memory.mark_written(access)
+        table = use.memory.readers if use.reading else use.memory.writers
+        use.memory.mark(table, queue, use.access, position)
+        if not use.reading:
+            use.memory.mark_written(use.access)
 
-    # -- words
-    def _who(self, index: int) -> str:
-        return where(self.program, index)
-
-    def _what(self, index: int, port: Port, region: Region) -> str:
-        verb = "reads" if port.effect is READ else "writes"
-        return f"{self._who(index)} {verb} {region} at port '{port.name}'"
+    def _told(self, use: _Use) -> str:
+        verb = "reads" if use.reading else "writes"
+        return f"{where(self.program, use.index)} {verb} {use.region} at port '{use.port.name}'"
 
 
 def where(program: Executable, index: int) -> str:
@@ -305,46 +306,78 @@ def _touches(size: int, a: _Access, b: _Access) -> bool:
 
 
 # --- accumulators ----------------------------------------------------------------------------------------
-Accumulate = Callable[[Any, Any], NDArray[np.int64]]
 _INT32 = np.iinfo(np.int32)
 
 
 def checked(cls: type[Instruction], who: str) -> Execute:
-    """The definition of an instruction that first looks whether its 32-bit accumulators hold; `who` for messages.
+    """The definition of an instruction, which first looks whether its 32-bit accumulators hold.
 
-    Raises Fault when run on values that overflow. 16-bit feature maps have 64-bit accumulators.
+    `who` names the command in messages.
+    Raises Fault when it runs on values that overflow. 16-bit feature maps have 64-bit accumulators.
     """
     execute = EXECUTE[cls]
     if cls not in _ACCUMULATE:
         return execute
-    accumulate, reduction = _ACCUMULATE[cls]
 
     def run(f: Any, p: Any) -> None:
-        _check_accumulators(f, p, accumulate, reduction, who)
+        if p.ifm.dtype.itemsize == p.weight.dtype.itemsize == 1:
+            _check_accumulators(cls, f, p, who)
         execute(f, p)
 
     return run
 
 
-def _check_accumulators(f: Any, p: Any, accumulate: Accumulate, reduction: Accumulate, who: str) -> None:
-    others = [np.asarray(x, np.int64) for x in (p.acc, getattr(p, "bias", None)) if x is not None]
-    if _is_wide(p):
-        return
-    bound = int(reduction(f, p)) + sum(int(np.abs(x).max(initial=0)) for x in others)
+def _check_accumulators(cls: type[Instruction], f: Any, p: Any, who: str) -> None:
+    added = [x.astype(np.int64) for x in (p.acc, p.bias) if x is not None]
+    product = _largest(p.ifm, f.ifm_zero) * _largest(p.weight, f.weight_zero)
+    bound = _reduction(cls, p) * product + sum(int(np.abs(x).max(initial=0)) for x in added)
     if bound <= _INT32.max:
-        return  # cannot overflow whatever the products are
-    total = sum(others, accumulate(f, p).astype(np.int64))
-    largest, smallest = int(total.max(initial=0)), int(total.min(initial=0))
-    if largest > _INT32.max or smallest < _INT32.min:
-        worst = largest if largest > _INT32.max else smallest
+        return  # no values of these types overflow
+    total = sum(added, _ACCUMULATE[cls](f, p))
+    high, low = int(total.max(initial=0)), int(total.min(initial=0))
+    if high > _INT32.max or low < _INT32.min:
+        worst = high if high > _INT32.max else low
         raise Fault(f"{who}: an accumulator reaches {worst}, which 32 bits do not hold")
 
 
-def _is_wide(p: Any) -> bool:
-    weight = getattr(p, "weight", None)
-    return p.ifm.dtype.itemsize > 1 if weight is None else max(p.ifm.dtype.itemsize, weight.dtype.itemsize) > 1
-
-
-def _largest(array: NDArray[Any], zero: int) -> int:
+def _largest(array: NDArray[np.integer], zero: int) -> int:
     low, high = full_range(array.dtype)
     return max(abs(low - zero), abs(high - zero))
+
+
+def _reduction(cls: type[Instruction], p: Any) -> int:
+    """How many products an accumulator sums."""
+    shape = p.weight.shape
+    if cls is npu.MatmulOp:
+        return shape[-2]
+    return math.prod(shape[:2] if cls is npu.DepthwiseOp else shape[:3])
+
+
+# The kernels accumulate 16-bit feature maps in 64 bits, so widening the ifm gives the true sums.
+def _conv(f: Any, p: Any) -> NDArray[np.integer]:
+    return conv2d_accumulate(p.ifm.astype(np.int16), p.weight, **_window(f))
+
+
+def _depthwise(f: Any, p: Any) -> NDArray[np.integer]:
+    return depthwise_accumulate(p.ifm.astype(np.int16), p.weight, **_window(f))
+
+
+def _matmul(f: Any, p: Any) -> NDArray[np.integer]:
+    return matmul_accumulate(p.ifm.astype(np.int16), p.weight, f.ifm_zero, f.weight_zero)
+
+
+def _window(f: Any) -> dict[str, Any]:
+    return {
+        "strides": (f.stride_h, f.stride_w),
+        "pads": (f.pad_top, f.pad_left, f.pad_bottom, f.pad_right),
+        "dilations": (f.dilation_h, f.dilation_w),
+        "ifm_zero": f.ifm_zero,
+        "weight_zero": f.weight_zero,
+    }
+
+
+_ACCUMULATE: dict[type[Instruction], Callable[[Any, Any], NDArray[np.integer]]] = {
+    npu.ConvOp: _conv,
+    npu.DepthwiseOp: _depthwise,
+    npu.MatmulOp: _matmul,
+}

@@ -1,4 +1,4 @@
-"""Walks the nodes of an ONNX graph: folds what is constant, calls importers, collects what cannot be imported."""
+"""Walks the nodes of an ONNX graph: folds constants, calls importers, collects what cannot be imported."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class GraphBuilder:
         opset = scope.opsets.get(domain, 1)
         check_node(proto, domain, scope.opsets)
         constants = [v for v in inputs if not isinstance(v, SSAValue)]
-        if len(constants) == len(inputs) and foldable(proto, opset):
+        if len(constants) == len(inputs) and foldable(proto, domain, opset):
             return fold(proto, scope.opsets, constants)
         function = importer_of(domain, proto.op_type, opset)
         if function is not None:
@@ -197,7 +197,7 @@ class GraphBuilder:
 
 
 def check_node(proto: onnx.NodeProto, domain: str, opsets: Mapping[str, int]) -> None:
-    """Attributes and the numbers of inputs and outputs have to be those of ONNX's definition, if it has one."""
+    """Attributes and the numbers of inputs and outputs have to be those of ONNX's definition."""
     if schema_of(domain, proto.op_type, opsets.get(domain, 1)) is None or has_subgraph(proto):
         return
     context = onnx.checker.C.CheckerContext()

@@ -30,5 +30,6 @@ def checked(value: object) -> Value:
 refuse(
     "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli",
     reason="it gives random numbers, and a compiled program gives the same result for the same input",
+    random=True,
 )  # fmt: skip
 refuse("Scan", "Loop", reason="loops cannot be imported; export the model with the loop unrolled")

@@ -340,7 +340,7 @@ refuse(
 
 @importer("Pow", since=7)
 def power(node: Node) -> Value:
-    """The result has the base's type; the narrower of two types is brought to the other for the computation."""
+    """The result has the base's type; the narrower of two types is brought to the other first."""
     base, exponent = node.operand(0), node.operand(1)
     kinds = [dtype_of(element_type(v)).kind for v in (base, exponent)]
     if element_type(base) == element_type(exponent):

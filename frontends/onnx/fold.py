@@ -1,4 +1,4 @@
-"""Constant folding at import: a node whose inputs are all known is evaluated by ONNX's reference evaluator."""
+"""Constant folding at import: a node whose inputs are all known is evaluated by ONNX's own evaluator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 
 from .node import schema_of
-from .registry import Unsupported
+from .registry import RANDOM, Unsupported
 
 
 def has_subgraph(proto: onnx.NodeProto) -> bool:
@@ -17,12 +17,12 @@ def has_subgraph(proto: onnx.NodeProto) -> bool:
     return any(a.HasField("g") or a.graphs for a in proto.attribute)
 
 
-def foldable(proto: onnx.NodeProto, opset: int) -> bool:
+def foldable(proto: onnx.NodeProto, domain: str, opset: int) -> bool:
     """Whether a node on constants is a constant: ONNX knows it, it is deterministic and has no subgraph."""
-    schema = schema_of(proto.domain, proto.op_type, opset)
+    schema = schema_of(domain, proto.op_type, opset)
     if schema is None or has_subgraph(proto):
         return False
-    return schema.node_determinism != onnx.defs.OpSchema.NodeDeterminism.NonDeterministic
+    return (domain, proto.op_type) not in RANDOM
 
 
 def fold(

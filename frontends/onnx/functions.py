@@ -16,7 +16,7 @@ from .registry import Value
 def function_of(
     proto: onnx.NodeProto, opset: int, inputs: Sequence[Value | None]
 ) -> onnx.FunctionProto | None:
-    """The body of a composite operator, the node's attributes filled in; None where ONNX has no definition."""
+    """The body of a composite operator with the node's attributes; None where ONNX has no definition."""
     schema = schema_of(proto.domain, proto.op_type, opset)
     if schema is None:
         return None

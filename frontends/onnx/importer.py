@@ -68,7 +68,7 @@ def initialisers(graph: onnx.GraphProto) -> Mapping[str, np.ndarray]:
 
 
 def dense(sparse: onnx.SparseTensorProto) -> np.ndarray:
-    """A sparse initialiser as an array; its indices are linear or per axis (onnx.proto, SparseTensorProto)."""
+    """A sparse initialiser as an array; indices are linear or per axis (onnx.proto, SparseTensorProto)."""
     values = onnx.numpy_helper.to_array(sparse.values)
     indices = onnx.numpy_helper.to_array(sparse.indices)
     array = np.zeros(tuple(sparse.dims), values.dtype)

@@ -16,7 +16,7 @@ from .registry import Unsupported, Value, importer
 
 @importer("MatMul")
 def matmul(node: Node) -> Value:
-    """As numpy.matmul: a rank-1 operand is a row on the left, a column on the right, and its axis goes again."""
+    """As numpy.matmul: a rank-1 operand is a row on the left, a column on the right; its axis goes again."""
     a, b = node.operand(0), node.operand(1)
     shape_a, shape_b = shape_of(a), shape_of(b)
     if not shape_a or not shape_b:
@@ -65,7 +65,7 @@ def matrix(node: Node, index: int, transposed: int, scale: float) -> SSAValue:
         return node.operand(index)
     array = array.T if transposed else array
     return node.literal(
-        array if scale == 1.0 else (array * scale).astype(array.dtype), node.input_name(index)
+        array if scale == 1.0 else np.asarray(array * scale, array.dtype), node.input_name(index)
     )
 
 
@@ -73,7 +73,7 @@ def scaled(node: Node, index: int, factor: float) -> Value:
     """An input times a number; a constant stays an array."""
     array = node.array(index)
     if array is not None:
-        return array if factor == 1.0 else (array * factor).astype(array.dtype)
+        return array if factor == 1.0 else np.asarray(array * factor, array.dtype)
     value = node.operand(index)
     return value if factor == 1.0 else node.emit(graph.MulOp, value, node.scalar(factor, value))
 

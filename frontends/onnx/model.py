@@ -6,7 +6,7 @@ Everything a file can be wrong about before its first node is looked at ends her
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,8 @@ import numpy as np
 import onnx
 import onnx.inliner
 import onnx.version_converter
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
 from ...dialects.types import ELEMENT_OF
@@ -39,8 +40,8 @@ def read_model(model: str | os.PathLike | onnx.ModelProto) -> onnx.ModelProto:
         proto.CopyFrom(model)
         for tensor in external_tensors(proto):
             raise ImportFailed(
-                f"{label}: '{tensor.name}' lies in an external file whose folder is not known; pass the path of "
-                f"the .onnx file, or load it with onnx.load, which reads external data"
+                f"{label}: '{tensor.name}' lies in an external file whose folder is not known; pass the "
+                f"path of the .onnx file, or load it with onnx.load, which reads external data"
             )
     else:
         label, proto = str(model), read_file(Path(model))
@@ -73,6 +74,8 @@ def read_file(path: Path) -> onnx.ModelProto:
         raise ImportFailed(
             f"'{path}' is no complete ONNX model (truncated or another format): {reason}"
         ) from None
+    if not all(isinstance(s, str) for s in strings_of(proto)):  # protobuf gives bytes where it cannot decode
+        raise ImportFailed(f"'{path}' is damaged: one of its names is not UTF-8 text")
     for tensor in external_tensors(proto):
         check_external(tensor, path)
     try:
@@ -82,6 +85,17 @@ def read_file(path: Path) -> onnx.ModelProto:
             f"'{path}': its external data cannot be read: {str(error).splitlines()[0]}"
         ) from None
     return proto
+
+
+def strings_of(message: Message) -> Iterator[object]:
+    """All strings in a protobuf message."""
+    for field, value in message.ListFields():
+        values = value if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else (value,)
+        if field.type == FieldDescriptor.TYPE_STRING:
+            yield from values
+        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            for inner in values:
+                yield from strings_of(inner)
 
 
 def check_external(tensor: onnx.TensorProto, path: Path) -> None:
@@ -127,8 +141,8 @@ def at_known_opset(proto: onnx.ModelProto, label: str) -> onnx.ModelProto:
     newest = onnx.defs.onnx_opset_version()
     if version > newest:
         raise ImportFailed(
-            f"'{label}' uses opset {version}, but onnx {onnx.__version__} knows opsets up to {newest}: export it "
-            f"with opset {newest} or install a newer onnx"
+            f"'{label}' uses opset {version}, but onnx {onnx.__version__} knows opsets up to {newest}: "
+            f"export it with opset {newest} or install a newer onnx"
         )
     if version >= OLDEST_OPSET or set(opsets_of(proto.opset_import)) - {""}:
         return proto
@@ -149,19 +163,19 @@ def at_known_opset(proto: onnx.ModelProto, label: str) -> onnx.ModelProto:
 
 
 def check_slopes(proto: onnx.ModelProto, label: str) -> None:
-    """Before opset 7 a PRelu slope belonged to the channels; the converter leaves it, which numpy reads otherwise."""
+    """Before opset 7 a PRelu slope belonged to the channels; the converter leaves it as it is."""
     scalar = {t.name for t in proto.graph.initializer if list(t.dims) in ([], [1])}
     for node in proto.graph.node:
         if node.op_type == "PRelu" and node.input[1] not in scalar:
             raise ImportFailed(
-                f"'{label}', node '{node.name or node.output[0]}': a PRelu with a slope for each channel of an opset "
-                f"before 7 cannot be converted: export it again with opset 13 or newer"
+                f"'{label}', node '{node.name or node.output[0]}': a PRelu with a slope for each channel of "
+                f"an opset before 7 cannot be converted: export it again with opset 13 or newer"
             )
 
 
 # --- input shapes ----------------------------------------------------------------------------------------
 def graph_inputs(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int]]) -> list[Input]:
-    """The inputs that are not initialisers, open sizes fixed by `shapes`. Raises ImportFailed for all at once."""
+    """The inputs that are not initialisers, open sizes fixed by `shapes`. Raises ImportFailed."""
     initialised = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
     values = [i for i in graph.input if i.name not in initialised]
     unknown = sorted(set(shapes) - {v.name for v in values})

@@ -319,7 +319,7 @@ def within(indices: np.ndarray, size: int) -> np.ndarray:
 
 def element_places(sizes: tuple[int, ...], indices: np.ndarray, axis: int) -> np.ndarray:
     """Row-major places of the elements that GatherElements takes along an axis."""
-    places = list(np.indices(indices.shape, sparse=True))
+    places: list[np.ndarray] = list(np.indices(indices.shape, sparse=True))
     places[axis] = within(indices, sizes[axis])
     return np.broadcast_to(np.ravel_multi_index(np.broadcast_arrays(*places), sizes), indices.shape)
 
@@ -341,7 +341,8 @@ def nd_places(sizes: tuple[int, ...], indices: np.ndarray, batch_dims: int) -> n
     batch = list(np.indices(outer))[:batch_dims]
     lead = [a.reshape(*outer, *[1] * len(rest)) for a in (*batch, *tuples)]
     tail = [a.reshape(*[1] * len(outer), *a.shape) for a in np.indices(rest)]
-    return np.ravel_multi_index(np.broadcast_arrays(*lead, *tail), sizes).reshape(*outer, *rest)
+    places = np.ravel_multi_index(np.broadcast_arrays(*lead, *tail), sizes)
+    return np.asarray(places).reshape(*outer, *rest)
 
 
 @importer("GatherND", since=11)

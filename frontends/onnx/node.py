@@ -1,4 +1,4 @@
-"""What an importer sees of an ONNX node: attributes with ONNX's defaults, operands, constants, how to emit ops."""
+"""What an importer sees of an ONNX node: attributes with ONNX's defaults, operands, constants, builder."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Node:
         )
 
     def ints(self, attribute: str, index: int | None, what: str = "") -> tuple[int, ...] | None:
-        """A list of integers: an attribute or, in newer opsets, the constant input `index`; None if absent."""
+        """A list of integers: an attribute or, in newer opsets, the constant input `index`, or None."""
         if index is not None and self.has(index):
             return tuple(int(v) for v in self.constant(index, what or f"'{attribute}'").ravel())
         given = self.attribute(attribute)
@@ -144,7 +144,7 @@ class Node:
 
     # -- building
     def emit(self, op: type[DeclarativeOp], *operands: Value | None, **parameters: Any) -> SSAValue:
-        """Append an op with one result at the node's location; arrays become constants, Nones are left out."""
+        """Append an op with one result at the node's location; arrays become constants, Nones fall out."""
         return self.emit_all(op, *operands, **parameters)[0]
 
     def emit_all(

@@ -46,7 +46,7 @@ def reshaped(node: Node, index: int, shape: tuple[int, ...]) -> SSAValue:
 
 
 def group_norm(node: Node, per_channel: bool) -> Value:
-    """[N, C, …] as [N, G, C / G, …] and a layer norm over all but N and G; a scale for each channel or group."""
+    """[N, C, …] as [N, G, C / G, …] under a layer norm over all but N and G; scales of channels or groups."""
     n, channels, *sizes = node.shape(0)
     groups = node.attribute("num_groups")
     if groups < 1 or channels % groups:

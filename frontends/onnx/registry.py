@@ -22,6 +22,8 @@ Value = SSAValue | np.ndarray
 Importer = Callable[["Node"], "Value | tuple[Value, ...]"]
 
 IMPORTERS: dict[tuple[str, str], dict[int, Importer]] = {}
+RANDOM: set[tuple[str, str]] = set()
+"""Operators whose results differ from run to run: they are not folded, whatever their inputs are."""
 
 
 class Unsupported(Exception):
@@ -44,13 +46,17 @@ def importer(*op_types: str, since: int = 1, domain: str = "") -> Callable[[Impo
     return register
 
 
-def refuse(*op_types: str, reason: str, domain: str = "") -> None:
-    """Register operators that are known, but not imported, with the reason a user reads."""
+def refuse(*op_types: str, reason: str, domain: str = "", random: bool = False) -> None:
+    """Register operators that are known, but not imported, with the reason a user reads.
+
+    On constants they are folded all the same, unless they are `random`.
+    """
 
     def refused(node: Node) -> Value:
         raise Unsupported(reason)
 
     importer(*op_types, domain=domain)(refused)
+    RANDOM.update((domain, op_type) for op_type in op_types if random)
 
 
 def importer_of(domain: str, op_type: str, opset: int) -> Importer | None:

@@ -324,8 +324,8 @@ def resample(node: Node, plan: Resampling) -> Value:
         return node.emit(graph.ResizeOp, value, **resize_parameters(plan, axes))
     if rank not in (3, 4) or changed[0] < 2:
         raise Unsupported(
-            f"it resizes the axes {changed} of {list(shape)}; only the spatial axes of [N, C, W] and [N, C, H, W] "
-            f"can be resized"
+            f"it resizes the axes {changed} of {list(shape)}; only the spatial axes of [N, C, W] and "
+            f"[N, C, H, W] can be resized"
         )
     return channels_last(node, graph.ResizeOp, value, **resize_parameters(plan, tuple(range(2, rank))))
 
@@ -382,8 +382,8 @@ def resize(node: Node) -> Value:
     partial = [d * s for d, s in zip(node.shape(0), scales) if abs(d * s - round(d * s)) > 1e-4 * d]
     if coordinates == "align_corners" and partial:
         raise Unsupported(
-            f"align_corners with a scale that gives {partial[0]:g} positions: ONNX's definition and its runtimes "
-            f"differ there; export it with 'sizes'"
+            f"align_corners with a scale that gives {partial[0]:g} positions: ONNX's definition and its "
+            f"runtimes differ there; export it with 'sizes'"
         )
     if node.attribute("antialias", 0) and min(scales) < 1:
         raise Unsupported("antialias while downsampling is not supported")

@@ -144,7 +144,7 @@ def _operator(builder: flatbuffers.Builder, operator: Operator, code: int, index
     }
     if operator.options is not None:
         values = {
-            field: value if np.isscalar(value) else _int32_vector(builder, value)
+            field: _int32_vector(builder, value) if isinstance(value, Sequence) else value
             for field, value in operator.fields.items()
         }
         fields["BuiltinOptionsType"] = _enum("BuiltinOptions", operator.options)

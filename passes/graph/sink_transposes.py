@@ -92,8 +92,11 @@ class AxisTags:
                 for value in (op.operands[0], op.results[0]):
                     rank = len(shape_of(value))
                     self._set(value, [Tag.BATCH, *[Tag.SPACE] * (rank - 2), Tag.CHANNEL])
-        while self._queue:
-            self._spread(self._queue.popleft())
+        self._spread_all(small_ones=False)
+        for op in module.walk():  # what is still unknown may have its meaning from axes of size 1
+            if type(op) in LAYOUT_RULES:
+                self._queue.append(op)
+                self._spread_all(small_ones=True)
 
     def channels_last(self, value: SSAValue) -> Permutation | None:
         """The permutation that makes a value channels-last; None where not all its axes are known."""
@@ -115,9 +118,13 @@ class AxisTags:
     def _of(self, value: SSAValue, axis: int) -> Tag | None:
         return self.tags[value][axis] if value in self.tags else None
 
-    def _spread(self, op: Operation) -> None:
+    def _spread_all(self, small_ones: bool) -> None:
+        while self._queue:
+            self._spread(self._queue.popleft(), small_ones)
+
+    def _spread(self, op: Operation, small_ones: bool) -> None:
         for link in LAYOUT_RULES[type(op)].links(op):
-            if not self._agree(link, link):
+            if not self._agree(link, link, small_ones):
                 self.mixed.add(op)
         if isinstance(op, graph.ReshapeOp):
             for group in groups_of(op):
@@ -125,12 +132,12 @@ class AxisTags:
                 after = [(op.result, axis) for axis in group.after]
                 for source, target in ((before, after), (after, before)):
                     if all(self._of(*axis) is not None for axis in source):
-                        self._agree(source, target)  # a merge of unlike axes tells nothing
+                        self._agree(source, target, small_ones)  # a merge of unlike axes tells nothing
 
-    def _agree(self, source: Iterable[Axis], target: Iterable[Axis]) -> bool:
+    def _agree(self, source: Iterable[Axis], target: Iterable[Axis], small_ones: bool) -> bool:
         """Give target axes the tag that the source axes have; False when these have different ones.
 
-        An axis of size 1 says nothing about larger ones.
+        What an axis of size 1 means says nothing about larger ones, unless `small_ones` count.
         """
         known = [(tag, shape_of(v)[i]) for v, i in source if (tag := self._of(v, i)) is not None]
         large = {tag for tag, size in known if size != 1}
@@ -139,7 +146,7 @@ class AxisTags:
             (tag,) = found
             for value, axis in target:
                 shape = shape_of(value)
-                if large or shape[axis] == 1:
+                if large or small_ones or shape[axis] == 1:
                     self._set(value, [tag if i == axis else None for i in range(len(shape))])
         return len(large) <= 1
 
@@ -163,8 +170,10 @@ def choose_layouts(module: ModuleOp) -> dict[Operation, Arrangement | Flatten]:
             for block in region.blocks:
                 for value in block.args:
                     pay_for_value(cut, value, possible, tags)
-        if isinstance(op, graph.TransposeOp) and isinstance(arranged := possible.get(op), Arrangement):
-            pay_for_transpose(cut, op, arranged)
+        if isinstance(arranged := possible.get(op), Arrangement):
+            pay_for_misfits(cut, op, arranged, tags)
+            if isinstance(op, graph.TransposeOp):
+                pay_for_transpose(cut, op, arranged)
     stay = cut.labelled_zero()
     return {op: how for op, how in possible.items() if op not in stay}
 
@@ -190,6 +199,19 @@ def pay_for_value(cut: MinCut, value: SSAValue, possible: dict, tags: AxisTags) 
         user = use.operation if use.operation in possible else MinCut.ZERO
         cut.pay(to_last, user, INFINITE)
         cut.pay(user, to_source, INFINITE)
+
+
+def pay_for_misfits(cut: MinCut, op: Operation, arranged: Arrangement, tags: AxisTags) -> None:
+    """Where an op's channels-last is not that of an operand or a result, only this op pays for a transpose."""
+    sides = [(v, o.permutation) for v, o in zip(op.operands, arranged.operands) if o.permutation is not None]
+    for value, permutation in [*sides, *zip(op.results, arranged.results)]:
+        shape = shape_of(value)
+        missing = len(permutation) - len(shape)  # axes of size 1 that broadcasting adds in front
+        order = [axis - missing for axis in permutation if axis >= missing and shape[axis - missing] != 1]
+        usual = tags.channels_last(value)
+        fits = usual is not None and [axis for axis in usual if shape[axis] != 1] == order
+        if not fits and order != sorted(order) and not isinstance(value.owner, graph.ConstantOp):
+            cut.pay(MinCut.ZERO, op, bytes_of(value))
 
 
 def pay_for_transpose(cut: MinCut, op: graph.TransposeOp, arranged: Arrangement) -> None:

@@ -192,7 +192,7 @@ def estimate(tiling: Tiling, sizes: tuple[int, ...], order: tuple[int, ...], mac
     trips = [-(-e // n) for e, n in zip(tiling.extents, sizes)]
     middle = _middle(tiling, sizes)
     piece = tiling.piece(middle)
-    moves = {(name, i): (box, tiling.box_bytes(name, i, box)) for name, i, box in piece.boxes()}
+    moves = {(n, i): (box, dma_bytes(tiling, n, i, box, machine.dram_burst)) for n, i, box in piece.boxes()}
     times = dict.fromkeys(moves, 1)
     for depth, axis in enumerate(order):
         if trips[axis] == 1:
@@ -214,6 +214,20 @@ def estimate(tiling: Tiling, sizes: tuple[int, ...], order: tuple[int, ...], mac
     tiles_ = math.prod(trips)
     compute = tiles_ * tiling.macs(middle, machine) if tiling.macs else 0
     return max(dma, compute) + 0.1 * (dma + compute) + tiles_ * 8
+
+
+def dma_bytes(tiling: Tiling, port: str, index: int, box: Box, burst: int) -> int:
+    """DRAM bytes that moving a box costs: each run of neighbouring bytes takes whole bursts."""
+    shape = buffer_type(tiling.op.buffers(port)[index]).shape
+    run = itemsize(tiling.element(port, index))
+    runs, whole = 1, True
+    for (_, n), d in zip(reversed(box), reversed(shape)):
+        if whole:
+            run *= n
+            whole = n == d
+        else:
+            runs *= n
+    return runs * -(-run // burst) * burst
 
 
 def boxes_of(extents: tuple[int, ...], cut: Cut) -> Iterator[Box]:

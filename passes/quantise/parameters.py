@@ -46,7 +46,7 @@ class Weight(NamedTuple):
 
     values: np.ndarray  # stored integers, shaped as the floats
     type: QuantType
-    scales: np.ndarray  # float64, [M] or [1]
+    scales: np.ndarray  # float64, [M] or [1]: those of the type
     zero: int
     bias: np.ndarray | None  # int32 [M]
 
@@ -54,36 +54,47 @@ class Weight(NamedTuple):
 def quantise_weight(
     weight: np.ndarray, bias: np.ndarray | None, ifm: QuantType
 ) -> Weight:
-    """Weights […, M] for activations of type `ifm`: int8 symmetric per channel, uint8 asymmetric per tensor.
+    """Weights […, M] for activations of type `ifm`: a scale a channel; int8 symmetric, uint8 round one zero.
 
     A channel's scale is enlarged until neither its bias nor any of its sums can leave int32.
     """
     channels = weight.reshape(-1, weight.shape[-1]).astype(np.float64)
-    floor = smallest_scales(channels, bias, ifm.scale)
-    if ifm.storage == i8:
-        scales, zero = np.maximum(symmetric_scales(channels), floor), 0
-    else:
-        wide = activation_type(Range(float(channels.min()), float(channels.max())), ifm.storage)
-        scales, zero = np.array([max(wide.scale, floor.max())]), wide.zero
+    zero = 0 if ifm.storage == i8 else shared_zero(channels)
+    scales = np.maximum(weight_scales(channels, ifm, zero), smallest_scales(channels, bias, ifm.scale))
     scales = scales.astype(np.float32).astype(np.float64)
     values, bias_values = integers(channels, bias, scales, zero, ifm)
     excess = worst_sums(values, zero, bias_values, ifm) / INT32_MAX
     if (excess > 1).any():
-        larger = scales * np.maximum(excess if len(scales) > 1 else excess.max(), 1.0) * 1.01
-        scales = larger.astype(np.float32).astype(np.float64)
+        scales = (scales * np.maximum(excess * 1.01, 1.0)).astype(np.float32).astype(np.float64)
         values, bias_values = integers(channels, bias, scales, zero, ifm)
-    axis = weight.ndim - 1 if ifm.storage == i8 else None
-    type_ = quantised(ifm.storage, scales if axis is not None else scales[0], zero, axis)
+    type_ = quantised(ifm.storage, scales, zero, weight.ndim - 1)
     return Weight(values.astype(dtype_of(ifm)).reshape(weight.shape), type_, scales, zero, bias_values)
 
 
-def symmetric_scales(channels: np.ndarray) -> np.ndarray:
-    """max|w| / 127 of each column of [K, M]; an all but empty column takes a share of the largest."""
-    peaks = np.abs(channels).max(axis=0, initial=0.0)
-    largest = peaks.max(initial=0.0)
-    if largest / 127 * FAINT < SMALLEST_SCALE:
-        return np.where(peaks / 127 < SMALLEST_SCALE, 1.0, peaks / 127)
-    return np.maximum(peaks, largest * FAINT) / 127
+def weight_scales(channels: np.ndarray, ifm: QuantType, zero: int) -> np.ndarray:
+    """The smallest scale that holds each column of [K, M]; an empty one takes a share of the largest."""
+    low, high = weight_range(ifm)
+    above = channels.max(axis=0, initial=0.0) / max(high - zero, 1)
+    below = -channels.min(axis=0, initial=0.0) / max(zero - low, 1)
+    scales = np.maximum(above, below)
+    faintest = scales.max(initial=0.0) * FAINT
+    if faintest < SMALLEST_SCALE:
+        return np.where(scales < SMALLEST_SCALE, 1.0, scales)
+    return np.maximum(scales, faintest)
+
+
+def weight_range(ifm: QuantType) -> tuple[int, int]:
+    """The stored integers weights may take: int8 leaves out −128, as TFLite's specification asks."""
+    low, high = storage_range(ifm.storage)
+    return (-high, high) if ifm.storage == i8 else (low, high)
+
+
+def shared_zero(channels: np.ndarray) -> int:
+    """The zero point in 1 … 254 with which the scales of the columns of [K, M] have the least energy."""
+    zeros = np.arange(1, 255, dtype=np.float64)[:, None]
+    highest, lowest = channels.max(axis=0, initial=0.0), channels.min(axis=0, initial=0.0)
+    scales = np.maximum(highest / (255 - zeros), -lowest / zeros)
+    return 1 + int(np.argmin(np.square(scales).sum(axis=1)))
 
 
 def smallest_scales(channels: np.ndarray, bias: np.ndarray | None, ifm_scale: float) -> np.ndarray:
@@ -97,14 +108,18 @@ def integers(
     channels: np.ndarray, bias: np.ndarray | None, scales: np.ndarray, zero: int, ifm: QuantType
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Stored weights [K, M] (float64) and biases (int32 [M]), both rounded half away from zero."""
-    low, high = storage_range(ifm.storage)
-    if ifm.storage == i8:
-        low = -high
+    low, high = weight_range(ifm)
     values = np.clip(half_away(channels / scales) + zero, low, high)
     if bias is None:
         return values, None
     biases = half_away(bias.astype(np.float64) / (ifm.scale * scales))
     return values, np.clip(biases, -INT32_MAX, INT32_MAX).astype(np.int32)
+
+
+def ones(shape: tuple[int, ...], each: float, ifm: QuantType) -> Weight:
+    """Weights that all stand for `each`: stored as 1."""
+    type_ = quantised(ifm.storage, each)
+    return Weight(np.ones(shape, dtype_of(ifm)), type_, np.array([type_.scale], np.float64), 0, None)
 
 
 def worst_sums(values: np.ndarray, zero: int, bias: np.ndarray | None, ifm: QuantType) -> np.ndarray:

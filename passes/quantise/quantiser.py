@@ -26,6 +26,9 @@ from .parameters import activation_type, stored
 from .ranges import Range, clear_range, range_of
 from .rules import Kind, Quantised, Rule, rule_of
 
+COARSER = 4.0
+"""Up to this factor an operand's scale may grow where values join for float users only."""
+
 
 class Quantiser:
     """One function on its way from graph to qnn; ops are visited in order."""
@@ -43,6 +46,7 @@ class Quantiser:
         self.types: dict[SSAValue, QuantType] = {}  # chosen for results
         self.clipped: set[SSAValue] = set()  # values whose type holds less than their range
         self.wanted: dict[SSAValue, bool] = {}
+        self.joined: dict[Operation, bool] = {}
 
     def run(self) -> None:
         """Quantise the function in place."""
@@ -62,7 +66,7 @@ class Quantiser:
         """Quantise one op, or leave it float on dequantised operands."""
         rule = None if isinstance(op, ReturnOp) else rule_of(op)
         results: Quantised = None
-        if rule is not None and (rule.kind not in (Kind.MOVES, Kind.JOINS) or self.moves_integers(op)):
+        if rule is not None and self.in_integers(op, rule):
             results = rule.function(op, self)
         if rule is None or results is None:
             op.operands = [self.float(v) for v in op.operands]
@@ -86,9 +90,33 @@ class Quantiser:
             set_sources(new, (*sources_of(new), *sources))
 
     # -- which values are quantised
-    def moves_integers(self, op: Operation) -> bool:
-        """Whether an op that moves values has a quantised operand, or a user that wants one."""
-        return any(v in self.made for v in op.operands) or any(self.wants(r) for r in op.results)
+    def in_integers(self, op: Operation, rule: Rule) -> bool:
+        """Whether an op with a rule is quantised; one that only moves values follows its neighbours."""
+        if rule.kind is Kind.MOVES:
+            return op.operands[0] in self.made or any(self.wants(r) for r in op.results)
+        return rule.kind is not Kind.JOINS or self.joins(op)
+
+    def joins(self, op: Operation) -> bool:
+        """Whether operands are brought to one type: for a user that computes, or where it costs them little.
+
+        Otherwise (boxes beside probabilities in one output) they meet as floats, each with its own precision.
+        """
+        if op not in self.joined:
+            result = op.results[0]
+            scale = self.type_of_range(result).scale
+            floats = [v for v in op.operands if element_type(v) == f32]
+            alike = all(self.type_of_range(v).scale * COARSER > scale for v in floats)
+            self.joined[op] = self.wants(result) or (alike and any(map(self.is_computed, floats)))
+        return self.joined[op]
+
+    def is_computed(self, value: SSAValue) -> bool:
+        """Whether a value comes, maybe moved, from an op that computes in integers."""
+        owner = value.owner
+        if not isinstance(owner, Operation) or (rule := rule_of(owner)) is None:
+            return False
+        if rule.kind is Kind.JOINS:
+            return self.joins(owner)
+        return rule.kind is not Kind.MOVES or self.is_computed(owner.operands[0])
 
     def wants(self, value: SSAValue) -> bool:
         """Whether some user computes in integers, maybe behind ops that move values."""
@@ -122,7 +150,7 @@ class Quantiser:
             self.clipped.add(value)
             return self.result_type(op.results[0])
         if rule.kind is Kind.JOINS:
-            return self.result_type(op.results[0])
+            return self.result_type(op.results[0]) if self.joins(op) else None
         if rule.kind is Kind.MOVES and users[0].index == 0 and element_type(op.results[0]) == f32:
             return self.demanded(op.results[0])
         return None

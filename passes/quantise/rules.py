@@ -3,7 +3,7 @@
     @quantises(graph.ConvOp, when=has_constant_weight)
     def conv(op, q): …  # emits ops through the Quantiser `q`; gives the quantised result, or None
 
-None, as having no rule, means that the op stays float. A rule registered for a base class serves all its subclasses.
+None, as having no rule, means that the op stays float. A rule of a base class serves all subclasses.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def quantises(
 
 
 def rule_of(op: Operation) -> Rule | None:
-    """The rule that takes an op; None where there is none, for floats other than f32, or where `when` says no."""
+    """The rule that takes an op; None: there is none, floats other than f32, or `when` says no."""
     rule = next((RULES[base] for base in type(op).__mro__ if base in RULES), None)
     if rule is None or not op.operands:
         return None

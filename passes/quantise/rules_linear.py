@@ -10,9 +10,9 @@ from xdsl.ir import SSAValue
 from ...dialects import graph, qnn
 from ...dialects.quant import QuantType
 from ...dialects.rounding import Rounding
-from ...dialects.types import i8, shape_of
+from ...dialects.types import shape_of
 from ..pattern import name_of
-from .parameters import INT32_MAX, half_away, quantise_weight
+from .parameters import INT32_MAX, Weight, half_away, quantise_weight
 from .quantiser import Quantiser
 from .rules import quantises
 
@@ -41,14 +41,19 @@ def conv(op: graph.ConvOp, q: Quantiser) -> SSAValue:
     p = op.parameters()
     window = {"strides": p.strides, "pads": p.pads, "dilations": p.dilations, "groups": p.groups}
     ifm, ofm = q.input(op.ifm), q.result_type(op.ofm)
-    return emit_conv(q, ifm, weight, bias, ofm, name=name_of(op.weight), **window)
+    made = quantise_weight(as_4d(weight), bias, q.type(ifm))
+    return emit_conv(q, ifm, made, ofm, name=name_of(op.weight), **window)
+
+
+def as_4d(weight: np.ndarray) -> np.ndarray:
+    """[K, C, M] as [1, K, C, M]."""
+    return weight[None] if weight.ndim == 3 else weight
 
 
 def emit_conv(
     q: Quantiser,
     ifm: SSAValue,
-    weight: np.ndarray,
-    bias: np.ndarray | None,
+    weight: Weight,
     ofm: QuantType,
     *,
     strides: Sequence[int],
@@ -57,27 +62,26 @@ def emit_conv(
     groups: int,
     name: str = "",
 ) -> SSAValue:
-    """A qnn.conv of a quantised ifm with float weights; of one spatial axis, by way of [N, 1, W, C]."""
+    """A qnn.conv with weights [KH, KW, C / groups, M]; an ifm [N, W, C] goes by way of [N, 1, W, C]."""
     if len(shape_of(ifm)) == 3:
         n, w, c = shape_of(ifm)
         window = {"strides": (1, *strides), "pads": (0, pads[0], 0, pads[1]), "dilations": (1, *dilations)}
         image = q.reshape(ifm, (n, 1, w, c))
-        row = emit_conv(q, image, weight[None], bias, ofm, groups=groups, name=name, **window)
+        row = emit_conv(q, image, weight, ofm, groups=groups, name=name, **window)
         return q.reshape(row, (n, *shape_of(row)[2:]))
     type_ = q.type(ifm)
-    made = quantise_weight(weight, bias, type_)
     op = qnn.ConvOp.make(
         ifm,
-        q.constant(made.values, name, made.type),
-        *q.multiplier(type_.scale * made.scales / ofm.scale),
-        *([] if made.bias is None else [q.constant(made.bias)]),
+        q.constant(weight.values, name, weight.type),
+        *q.multiplier(type_.scale * weight.scales / ofm.scale),
+        *([] if weight.bias is None else [q.constant(weight.bias)]),
         element=ofm,
         strides=tuple(strides),
         pads=tuple(pads),
         dilations=tuple(dilations),
         groups=groups,
         ifm_zero=type_.zero,
-        weight_zero=made.zero,
+        weight_zero=weight.zero,
         ofm_zero=ofm.zero,
         **q.clamp,
     )
@@ -104,7 +108,8 @@ def conv_transpose(op: graph.ConvTransposeOp, q: Quantiser) -> SSAValue:
     flipped = np.flip(weight, axis=tuple(range(rank)))
     ones = (1,) * rank
     window = {"strides": ones, "pads": pads, "dilations": p.dilations, "groups": p.groups}
-    return emit_conv(q, ifm, flipped, bias, q.result_type(op.ofm), name=name_of(op.weight), **window)
+    made = quantise_weight(as_4d(flipped), bias, q.type(ifm))
+    return emit_conv(q, ifm, made, q.result_type(op.ofm), name=name_of(op.weight), **window)
 
 
 def with_zeros_between(q: Quantiser, ifm: SSAValue, strides: Sequence[int]) -> SSAValue:
@@ -152,7 +157,8 @@ def per_channel(
     shape = shape_of(x)
     image = x if len(shape) == 4 else q.reshape(x, (1, 1, int(np.prod(shape[:-1])), shape[-1]))
     ones = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "groups": shape[-1]}
-    return q.reshape(emit_conv(q, image, factor.reshape(1, 1, 1, -1), bias, result, **ones), shape)
+    made = quantise_weight(factor.reshape(1, 1, 1, -1), bias, q.type(x))
+    return q.reshape(emit_conv(q, image, made, result, **ones), shape)
 
 
 # --- matrix products -------------------------------------------------------------------------------------
@@ -163,33 +169,26 @@ def matmul(op: graph.MatmulOp, q: Quantiser) -> SSAValue | None:
     weight = graph.constant_of(op.b)
     if weight is None or graph.constant_of(op.a) is not None:
         return product_of_activations(op, bias, q)
-    return emit_matmul(q, q.input(op.a), weight, bias, q.result_type(op.result), name_of(op.b))
+    a, result = q.input(op.a), q.result_type(op.result)
+    return emit_matmul(q, a, quantise_weight(weight, bias, q.type(a)), result, name_of(op.b))
 
 
-def emit_matmul(
-    q: Quantiser, a: SSAValue, weight: np.ndarray, bias: np.ndarray | None, result: QuantType, name: str = ""
-) -> SSAValue:
-    """A qnn.matmul of a quantised a with float weights […, K, N]."""
+def emit_matmul(q: Quantiser, a: SSAValue, weight: Weight, result: QuantType, name: str = "") -> SSAValue:
+    """A qnn.matmul of a quantised a with weights […, K, N]; per channel, they round as convolutions do."""
     type_ = q.type(a)
-    made = quantise_weight(weight, bias, type_)
     op = qnn.MatmulOp.make(
         a,
-        q.constant(made.values, name, made.type),
-        *q.multiplier(type_.scale * made.scales / result.scale),
-        *([] if made.bias is None else [q.constant(made.bias)]),
+        q.constant(weight.values, name, weight.type),
+        *q.multiplier(type_.scale * weight.scales / result.scale),
+        *([] if weight.bias is None else [q.constant(weight.bias)]),
         element=result,
         a_zero=type_.zero,
-        b_zero=made.zero,
+        b_zero=weight.zero,
         ofm_zero=result.zero,
-        rounding=matmul_rounding(type_),
+        rounding=int(Rounding.SINGLE if len(weight.scales) == 1 else Rounding.DOUBLE),
         **q.clamp,
     )
     return q.add(op)
-
-
-def matmul_rounding(type_: QuantType) -> int:
-    """Per-channel weights round twice as convolutions do, per-tensor ones once as FULLY_CONNECTED does."""
-    return int(Rounding.DOUBLE if type_.storage == i8 else Rounding.SINGLE)
 
 
 def product_of_activations(op: graph.MatmulOp, bias: np.ndarray | None, q: Quantiser) -> SSAValue | None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 from xdsl.ir import SSAValue
 
 from ...dialects import graph, qnn
 from ...dialects.types import shape_of
+from .parameters import ones
 from .quantiser import Quantiser
 from .rules import quantises
 from .rules_linear import emit_conv, emit_matmul
@@ -38,9 +38,10 @@ def average_pool(op: graph.AvgPoolOp, q: Quantiser) -> SSAValue:
     ifm = q.input(op.ifm)
     if counts_alike(op):
         channels = shape_of(ifm)[-1]
-        weight = np.full((*p.kernel, 1, channels), 1 / math.prod(p.kernel))
+        kernel = p.kernel if len(p.kernel) == 2 else (1, *p.kernel)
+        weight = ones((*kernel, 1, channels), 1 / math.prod(kernel), q.type(ifm))
         window = {"strides": p.strides, "pads": p.pads, "dilations": p.dilations, "groups": channels}
-        return emit_conv(q, ifm, weight, None, q.result_type(op.ofm), **window)
+        return emit_conv(q, ifm, weight, q.result_type(op.ofm), **window)
     pads = list(p.pads)
     if p.count_include_pad:  # padding that counts becomes values; only the overhang is left as padding
         rank = len(p.kernel)
@@ -80,11 +81,11 @@ def mean_or_sum(op: graph.ReduceMeanOp | graph.ReduceSumOp, q: Quantiser) -> SSA
     each = 1 / count if isinstance(op, graph.ReduceMeanOp) else 1.0
     if len(shape) == 4 and set(axes) <= {1, 2}:
         kernel = tuple(shape[a] if a in axes else 1 for a in (1, 2))
-        weight = np.full((*kernel, 1, shape[3]), each)
+        weight = ones((*kernel, 1, shape[3]), each, q.type(x))
         window = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "groups": shape[3]}
-        total = emit_conv(q, x, weight, None, result, **window)
+        total = emit_conv(q, x, weight, result, **window)
     else:
         kept = [a for a in range(len(shape)) if a not in axes]
         rows = q.reshape(q.transpose(x, [*kept, *axes]), (math.prod(shape[a] for a in kept), count))
-        total = emit_matmul(q, rows, np.full((count, 1), each), None, result)
+        total = emit_matmul(q, rows, ones((count, 1), each, q.type(x)), result)
     return q.reshape(total, shape_of(op.result))

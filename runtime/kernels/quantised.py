@@ -58,6 +58,13 @@ from .quantised_softmax import (
     softmax_parameters,
     softmax_row_max,
 )
+from .quantised_softmax16 import (
+    Softmax16Parameters,
+    softmax16,
+    softmax16_exp_sum,
+    softmax16_output,
+    softmax16_parameters,
+)
 
 __all__ = [
     "AddParameters",
@@ -65,6 +72,7 @@ __all__ = [
     "HardSwishParameters",
     "LeakyParameters",
     "MulParameters",
+    "Softmax16Parameters",
     "SoftmaxParameters",
     "add",
     "add_parameters",
@@ -98,6 +106,10 @@ __all__ = [
     "resize_bilinear",
     "resize_nearest",
     "softmax",
+    "softmax16",
+    "softmax16_exp_sum",
+    "softmax16_output",
+    "softmax16_parameters",
     "softmax_exp_sum",
     "softmax_output",
     "softmax_parameters",

@@ -156,8 +156,8 @@ def leaky_relu_parameters(
     alpha: float, scale_in: float, zero_in: int, scale_out: float, zero_out: int
 ) -> LeakyParameters:
     """Integers for `leaky_relu`, computed in float32 as TFLite does."""
-    scale_in, scale_out = np.float32(scale_in), np.float32(scale_out)
-    positive, negative = scale_in / scale_out, scale_in * np.float32(alpha) / scale_out
+    single_in, single_out = np.float32(scale_in), np.float32(scale_out)
+    positive, negative = single_in / single_out, single_in * np.float32(alpha) / single_out
     return LeakyParameters(zero_in, zero_out, *_multiplier(positive), *_multiplier(negative), 0)
 
 
@@ -172,8 +172,8 @@ def prelu_parameters(
     scale_in: float, zero_in: int, scale_alpha: float, zero_alpha: int, scale_out: float, zero_out: int
 ) -> LeakyParameters:
     """Integers for `prelu`, computed in float32 as TFLite does."""
-    scale_in, scale_out = np.float32(scale_in), np.float32(scale_out)
-    positive, negative = scale_in / scale_out, scale_in * np.float32(scale_alpha) / scale_out
+    single_in, single_out = np.float32(scale_in), np.float32(scale_out)
+    positive, negative = single_in / single_out, single_in * np.float32(scale_alpha) / single_out
     return LeakyParameters(zero_in, zero_out, *_multiplier(positive), *_multiplier(negative), zero_alpha)
 
 
@@ -255,7 +255,7 @@ def dequantise(q: NDArray[np.integer], scale: float, zero: int) -> NDArray[np.fl
     return (q.astype(np.int32) - zero).astype(np.float32) * np.float32(scale)
 
 
-def _multiplier(real: float) -> tuple[int, int]:
+def _multiplier(real: float | np.floating) -> tuple[int, int]:
     multiplier, shift = quantise_multiplier(real)
     return int(multiplier), int(shift)
 

@@ -55,7 +55,8 @@ def average_finish(
 ) -> NDArray[np.integer]:
     """total / count rounded half away from zero and clamped (TFLite AVERAGE_POOL_2D)."""
     # Exact: a quotient of int32 is k + 1/2 in float64 only if it is so, and otherwise 2^-32 or more away.
-    quotient = np.divide(total, count, dtype=np.float64)
+    quotient = total.astype(np.float64)
+    quotient /= np.asarray(count, np.float64)
     quotient += np.copysign(0.5, quotient)
     return np.clip(np.trunc(quotient, out=quotient), low, high, out=quotient).astype(dtype)
 

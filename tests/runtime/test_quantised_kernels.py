@@ -644,6 +644,27 @@ def test_softmax_of_int8_in_int16():
     reference.finish()
 
 
+def test_softmax_of_int16():
+    reference = Reference(np.int16, 93)
+    for case in range(60):
+        x = reference.values(8, int(reference.rng.integers(1, 400)))
+        x[:, ::2] //= 1 << int(reference.rng.integers(0, 9))
+        scale, beta = reference.scale(-12, -3), reference.scale(-1, 1) if case % 2 else 1.0
+        result = quantised.softmax16(x, quantised.softmax16_parameters(scale, beta))
+        operator = Operator("SOFTMAX", ["x"], ["out"], "SoftmaxOptions", {"Beta": beta})
+        unary(reference, result, operator, x, scale, 0, 1 / 32768, 0)
+    reference.finish()
+
+
+def test_softmax_of_int16_in_pieces_is_the_softmax():
+    x = Reference(np.int16, 94).values(5, 900)
+    parameters = quantised.softmax16_parameters(0.0003)
+    row_max, halves = quantised.softmax_row_max(x), (x[:, :333], x[:, 333:])
+    exp_sum = sum(quantised.softmax16_exp_sum(half, row_max, parameters) for half in halves)
+    outputs = [quantised.softmax16_output(half, row_max, exp_sum, parameters) for half in halves]
+    np.testing.assert_array_equal(np.concatenate(outputs, axis=-1), quantised.softmax16(x, parameters))
+
+
 @INT8_UINT8
 def test_softmax_in_pieces_is_the_softmax(dtype):
     x = Reference(dtype, 91).values(3, 4, 1000)

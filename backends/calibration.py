@@ -1,0 +1,114 @@
+"""Calibration data in the forms people have it: files, folders, iterables, ONNX Runtime's reader."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+
+Expected = Mapping[str, tuple[tuple[int, ...], np.dtype]]
+IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+
+
+def calibration_batches(source: Any, expected: Expected) -> Iterator[dict[str, np.ndarray]]:
+    """Named inputs, one set a sample, checked against what the model expects.
+
+    source: a folder of .npy/.npz files, an .npz or .npy file, an iterable of {name: array}, or an object with
+    ONNX Runtime's `get_next()`. An array with one axis more than the input holds that many samples. Raises
+    InputError with the sample's number, or for an empty source.
+    """
+    count = 0
+    for sample in _samples(source, expected):
+        yield _checked(sample, expected, count)
+        count += 1
+    if not count:
+        raise InputError("the calibration set is empty: int8 needs a few representative inputs")
+
+
+def _samples(source: Any, expected: Expected) -> Iterator[Mapping[str, np.ndarray]]:
+    if isinstance(source, (str, os.PathLike)):
+        yield from _from_path(Path(source), expected)
+    elif callable(getattr(source, "get_next", None)):
+        while (sample := source.get_next()) is not None:
+            yield sample
+    elif isinstance(source, Mapping):
+        yield from _unstacked(source, expected)
+    elif isinstance(source, Iterable):
+        for sample in source:
+            if not isinstance(sample, Mapping):
+                raise InputError(f"a calibration sample is a dictionary of inputs, not a {type(sample).__name__}")
+            yield sample
+    else:
+        raise InputError(f"calibration data cannot be read from a {type(source).__name__}")
+
+
+def _from_path(path: Path, expected: Expected) -> Iterator[Mapping[str, np.ndarray]]:
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix in (".npy", ".npz"))
+        if not files:
+            images = any(p.suffix.lower() in IMAGES for p in path.iterdir())
+            what = "images, which need to be turned into arrays first" if images else "nothing"
+            raise InputError(f"the calibration folder '{path}' holds no .npy or .npz file ({what})")
+        for file in files:
+            yield from _from_path(file, expected)
+        return
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"the calibration file '{path}' cannot be read: {error}") from None
+    if isinstance(loaded, np.ndarray):
+        if len(expected) != 1:
+            raise InputError(f"'{path}' holds one array, but the model has the inputs {', '.join(expected)}: use .npz")
+        yield from _unstacked({next(iter(expected)): loaded}, expected)
+    else:
+        with loaded:
+            arrays = {name: loaded[name] for name in loaded.files}
+        if len(expected) == 1 and len(arrays) == 1:
+            arrays = {next(iter(expected)): next(iter(arrays.values()))}
+        yield from _unstacked(arrays, expected)
+
+
+def _unstacked(arrays: Mapping[str, np.ndarray], expected: Expected) -> Iterator[dict[str, np.ndarray]]:
+    """One sample, or as many as the arrays have in front of the input's own axes."""
+    counts = set()
+    for name, array in arrays.items():
+        if name in expected:
+            shape = expected[name][0]
+            if array.shape == shape:
+                counts.add(None)
+            elif array.shape[1:] == shape or (shape[:1] == (1,) and array.shape[1:] == shape[1:]):
+                counts.add(len(array))
+            else:
+                counts.add(None)  # the check that follows says what does not fit
+    if counts == {None} or not counts:
+        yield dict(arrays)
+        return
+    if len(counts) != 1:
+        raise InputError("the calibration arrays hold different numbers of samples")
+    for index in range(counts.pop()):
+        yield {n: a[index].reshape(expected[n][0]) if n in expected else a for n, a in arrays.items()}
+
+
+def _checked(sample: Mapping[str, Any], expected: Expected, number: int) -> dict[str, np.ndarray]:
+    found = {}
+    for name in sample:
+        if name not in expected:
+            raise InputError(
+                f"calibration sample {number}: there is no input '{name}'; the inputs are {', '.join(expected)}"
+            )
+    for name, (shape, dtype) in expected.items():
+        if name not in sample:
+            raise InputError(f"calibration sample {number}: the input '{name}' is missing")
+        array = np.asarray(sample[name])
+        if array.shape != shape or array.dtype != dtype:
+            raise InputError(
+                f"calibration sample {number}: '{name}' should be {dtype}{list(shape)}, "
+                f"but is {array.dtype}{list(array.shape)}"
+            )
+        found[name] = array
+    return found

@@ -1,0 +1,180 @@
+"""`nacre.compile`: from a model to a program, level by level."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.passes import ModulePass
+
+from ..dialects.text import load_module
+from ..dialects.types import dtype_of, element_type, shape_of
+from ..errors import CompileError, ImportFailed
+from ..passes.graph.fold_batch_norm import FoldBatchNormPass
+from ..passes.graph.fold_scale import FoldScalePass
+from ..passes.graph.fuse_patterns import FusePatternsPass
+from ..passes.graph.lower_1d import Lower1dPass
+from ..passes.graph.sink_transposes import SinkTransposesPass
+from ..passes.manager import Canonicalize, Cse, PassManager
+from ..passes.npu.target import set_target
+from ..passes.quantise.calibrate import calibrate
+from ..passes.quantise.quantise import STORAGE, QuantiseToQnnPass
+from ..runtime.interpreter import argument_names, expected_inputs, main_function, result_names
+from .calibration import calibration_batches
+from .program import Program, node_arg, signature_section
+from .target import CompileOptions, resolve_target
+
+LEVELS = ("graph", "qnn", "npu", "schedule")
+Progress = Callable[[str, int, int | None], None]
+"""Called with (what is done, how much so far, of how much or None)."""
+
+
+@dataclass
+class Stages:
+    """What a compilation leaves behind: modules by level, seconds by pass."""
+
+    levels: dict[str, ModuleOp] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def note(self, one: ModulePass, module: ModuleOp, seconds: float) -> None:
+        """Count a pass's time."""
+        self.seconds[one.name] = self.seconds.get(one.name, 0.0) + seconds
+
+
+def graph_pipeline() -> list[ModulePass]:
+    """What is done on the graph level, whatever the target."""
+    return [
+        Canonicalize(), FusePatternsPass(), FoldBatchNormPass(), FoldScalePass(), SinkTransposesPass(),
+        Canonicalize(), Lower1dPass(), SinkTransposesPass(), FoldScalePass(), Canonicalize(), Cse(),
+    ]  # fmt: skip
+
+
+def compile(
+    model: str | os.PathLike[str] | ModuleOp | Any,
+    *,
+    target: str = "v853",
+    dtype: str = "int8",
+    calibration: Any = None,
+    calibration_method: str = "min-max",
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    fuse: bool = True,
+    stop_after: str | None = None,
+    verify_each: bool = False,
+    progress: Progress | None = None,
+) -> Program:
+    """Compile a model (.onnx file or ModelProto, .mlir file, graph module) for a target.
+
+    dtype: int8 or uint8 (calibration data needed), or float32. calibration: a folder, .npz, iterable of
+    {name: array}, or an ONNX Runtime CalibrationDataReader. shapes: what dynamic inputs are fixed to. fuse: let
+    the NN engine do what follows a convolution. stop_after: graph, qnn, npu or schedule.
+
+    Raises NacreError (CompileError, ImportFailed, MachineError, InputError) in one sentence for what cannot work.
+    """
+    if stop_after is not None and stop_after not in LEVELS:
+        raise CompileError(f"there is no level '{stop_after}'; the levels are {', '.join(LEVELS)}")
+    if dtype != "float32" and dtype not in STORAGE:
+        raise CompileError(f"there is no dtype '{dtype}' yet; there are {', '.join(STORAGE)} and float32")
+    family, machine = resolve_target(target)
+    if dtype != "float32" and dtype not in machine.types:
+        raise CompileError(f"'{target}' does not compute in {dtype}; it does in {', '.join(machine.types)}")
+    started = time.perf_counter()
+    options = CompileOptions(dtype, fuse)
+    stages = Stages()
+    module = load_model(model, shapes)
+    manager = PassManager(graph_pipeline(), verify_each, stages.note)
+    manager.run(module)
+    signature = _signature(module)
+    set_target(module, target)
+    floats = level_of(module) == "graph"
+    if floats and dtype != "float32":
+        _calibrate(module, calibration, calibration_method, dtype, progress, stages)
+    stages.levels["graph"] = module.clone()
+    if stop_after != "graph":
+        if floats and dtype != "float32":
+            PassManager([QuantiseToQnnPass(dtype), Canonicalize(), Cse()], verify_each, stages.note).run(module)
+            stages.levels["qnn"] = module.clone()
+        if stop_after != "qnn":
+            for level, passes in family.pipeline(machine, options).items():
+                PassManager(list(passes), verify_each, stages.note).run(module)
+                stages.levels[level] = module if level == "schedule" else module.clone()
+                if stop_after == level:
+                    break
+    report = {"seconds": stages.seconds, "target": target, "dtype": dtype}
+    sections = {}
+    if stop_after is None:
+        start = time.perf_counter()
+        sections = {"signature": signature, **family.encode(module, machine)}
+        stages.seconds["encode"] = time.perf_counter() - start
+    report["total_seconds"] = time.perf_counter() - started
+    return Program(family, sections, stages.levels, report)
+
+
+def load_model(model: Any, shapes: Mapping[str, Sequence[int]] | None = None) -> ModuleOp:
+    """A module at the graph level from whatever a user has. Raises ImportFailed in a sentence."""
+    if isinstance(model, ModuleOp):
+        return model.clone()
+    if isinstance(model, (str, os.PathLike)):
+        path = Path(model)
+        if path.suffix == ".mlir":
+            return load_module(path)
+        if path.suffix == ".tflite":
+            raise ImportFailed(f"'{path}': TFLite files cannot be imported yet; ONNX files can")
+        if path.suffix == ".nacre":
+            raise ImportFailed(f"'{path}' is compiled already: run it with nacre run")
+    from ..frontends.onnx import import_onnx  # onnx takes a while to import, and not every use needs it
+
+    return import_onnx(model, shapes)
+
+
+def level_of(module: ModuleOp) -> str:
+    """The lowest level whose ops a module holds: graph, qnn, npu or schedule."""
+    dialects = {op.dialect_name() for op in main_function(module).body.block.ops}
+    if "npu" in dialects:
+        from ..passes.npu.form import ADDRESS, form_of
+
+        return "schedule" if form_of(module) == ADDRESS else "npu"
+    return "qnn" if {"qnn", "quant"} & dialects else "graph"
+
+
+def _calibrate(
+    module: ModuleOp, source: Any, method: str, dtype: str, progress: Progress | None, stages: Stages
+) -> None:
+    if source is None:
+        if _has_ranges(module):
+            return
+        raise CompileError(
+            f"quantising to {dtype} needs calibration data: pass a folder or .npz of representative inputs "
+            "(calibration=…, --calibration), or compile with dtype float32"
+        )
+    start = time.perf_counter()
+    done = (lambda n: progress("calibrating", n, None)) if progress else None
+    batches = calibration_batches(source, expected_inputs(main_function(module)))
+    calibrate(module, batches, method, progress=done)
+    stages.seconds["calibrate"] = time.perf_counter() - start
+
+
+def _has_ranges(module: ModuleOp) -> bool:
+    return any("nacre.range" in op.attributes for op in main_function(module).body.block.ops)
+
+
+def _signature(module: ModuleOp) -> bytes:
+    function = main_function(module)
+    returned = function.get_return_op()
+    assert returned is not None
+    inputs = [
+        node_arg(n, shape_of(a), dtype_of(element_type(a)))
+        for n, a in zip(argument_names(function), function.args)
+    ]
+    outputs = [
+        node_arg(n, shape_of(v), dtype_of(element_type(v)))
+        for n, v in zip(result_names(function), returned.operands)
+    ]
+    return signature_section(inputs, outputs)
+
+
+__all__ = ["LEVELS", "compile", "graph_pipeline", "level_of", "load_model"]

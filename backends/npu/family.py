@@ -1,0 +1,189 @@
+"""The npu family as a record: its pipeline, the encoding of its programs, and their executor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp
+from xdsl.passes import ModulePass
+
+from ...dialects.declarative import Parameters
+from ...dialects.npu import Region, Space
+from ...dialects.npu_instructions import DataOp
+from ...errors import FileFormatError
+from ...passes.npu.allocate import AllocatePass
+from ...passes.npu.schedule import SchedulePass
+from ...passes.npu.tile import TilePass
+from ...runtime import isa
+from ...runtime.emulator import Emulator
+from ...runtime.executable import Binding, Executable, Tensor
+from ...runtime.execute import LaunchKernel
+from ...runtime.flatfile import FlatFile
+from ...runtime.link import link
+from ...runtime.machine import Machine, load_machine, machine_names
+from ...runtime.timing import Timing, simulate
+from ..target import CompileOptions, Sections, TargetFamily
+from .select import SelectPass, legal
+
+
+def pipeline(machine: Machine, options: CompileOptions) -> Mapping[str, Sequence[ModulePass]]:
+    """From qnn (or graph) to buffers, and from buffers to addresses."""
+    return {
+        "npu": [SelectPass(), *(fusion() if options.fuse else [])],
+        "schedule": [TilePass(), AllocatePass(), SchedulePass()],
+    }
+
+
+def fusion() -> list[ModulePass]:
+    """The passes that `--no-fuse` leaves out."""
+    return []
+
+
+# --- encoding --------------------------------------------------------------------------------------------
+def encode(module: ModuleOp, machine: Machine) -> Sections:
+    """A module in address form as the sections of a file."""
+    program = link(module, machine)
+    kernels = list(program.kernels)
+    numbers = {name: i for i, name in enumerate(kernels)}
+    peak = module.attributes["npu.sram_peak_bytes"]
+    assert isinstance(peak, IntegerAttr)
+    plan = {
+        "machine": machine.model_dump(),
+        "dram_bytes": program.dram_bytes,
+        "sram_peak_bytes": peak.value.data,
+        "kernels": [_kernel_json(name, program.kernels[name]) for name in kernels],
+        "inputs": [_binding_json(b) for b in program.inputs],
+        "outputs": [_binding_json(b) for b in program.outputs],
+    }
+    names = sorted(set(program.layers))
+    places = {name: i for i, name in enumerate(names)}
+    debug = {
+        "layers": names,
+        "commands": [places[layer] for layer in program.layers],
+        "tensors": [[*t[:2], _region_json(t.region), *t[3:]] for t in program.tensors],
+        "constants": [[op.label.data, _region_json(op.at.data)] for op in module.walk() if isinstance(op, DataOp) and op.kind.data == "constant"],
+    }  # fmt: skip
+    return {
+        "plan": _json(plan),
+        "code": b"".join(isa.encode(c, numbers) for c in program.commands),
+        "debug": _json(debug),
+        "constants": program.constants,
+    }
+
+
+def decode(file: FlatFile) -> Executable:
+    """The executable in a file; constants stay where the file is mapped. Raises FileFormatError."""
+    try:
+        plan, debug = json.loads(bytes(file["plan"])), json.loads(bytes(file["debug"]))
+        kernels = {k["symbol"]: _kernel(k) for k in plan["kernels"]}
+        return Executable(
+            machine=Machine.model_validate(plan["machine"]),
+            commands=isa.decode(bytes(file["code"]), list(kernels)),
+            kernels=kernels,
+            constants=file["constants"],
+            dram_bytes=plan["dram_bytes"],
+            inputs=[Binding(b["name"], _region(b["region"])) for b in plan["inputs"]],
+            outputs=[Binding(b["name"], _region(b["region"])) for b in plan["outputs"]],
+            tensors=[Tensor(n, l, _region(r), i, tuple(a), s, z) for n, l, r, i, a, s, z in debug["tensors"]],
+            layers=[debug["layers"][i] for i in debug["commands"]],
+        )
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise FileFormatError(f"'{file.label}' holds no sound plan: {error}") from None
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _region_json(r: Region) -> list[Any]:
+    return [r.space.value, r.address, list(r.shape), list(r.strides), isa.ELEMENTS.index(r.element)]
+
+
+def _region(value: Sequence[Any]) -> Region:
+    space, address, shape, strides, element = value
+    return Region(Space(space), address, tuple(shape), tuple(strides), isa.ELEMENTS[element])
+
+
+def _binding_json(b: Binding) -> dict[str, Any]:
+    return {"name": b.name, "region": _region_json(b.region)}
+
+
+def _kernel_json(symbol: str, kernel: LaunchKernel) -> dict[str, Any]:
+    settings = {n: _plain(v) for n, v in kernel.parameters.items()}
+    return {"symbol": symbol, "operation": kernel.operation, "settings": settings, "open": dict(kernel.open)}
+
+
+def _plain(value: Any) -> Any:
+    # An element type (of a cast) is the one parameter that JSON has no word for.
+    return value if isinstance(value, (int, float, str, bool, tuple, list)) else {"type": isa.ELEMENTS.index(value)}
+
+
+def _kernel(value: Mapping[str, Any]) -> LaunchKernel:
+    def back(v: Any) -> Any:
+        if isinstance(v, dict):
+            return isa.ELEMENTS[v["type"]]
+        return tuple(v) if isinstance(v, list) else v
+
+    settings = Parameters({n: back(v) for n, v in value["settings"].items()})
+    return LaunchKernel(value["operation"], settings, value["open"])
+
+
+# --- running ---------------------------------------------------------------------------------------------
+class NpuExecutor:
+    """A program of the npu family on the emulator."""
+
+    def __init__(self, file: FlatFile, sanitize: bool = False):
+        self.program = decode(file)
+        self.sram_peak_bytes = json.loads(bytes(file["plan"]))["sram_peak_bytes"]
+        self.emulator = Emulator(self.program, sanitize=sanitize)
+        self._timing: Timing | None = None
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One inference."""
+        return self.emulator.run(feeds)
+
+    def timing(self) -> Timing:
+        """The event simulation, done once."""
+        if self._timing is None:
+            self._timing = simulate(self.program)
+        return self._timing
+
+    def profile(self) -> dict[str, Any]:
+        """Cycles, seconds, traffic and memory of one inference."""
+        t = self.timing()
+        return {
+            "machine": self.program.machine.name,
+            "cycles": t.cycles,
+            "seconds": t.seconds,
+            "macs": t.macs,
+            "utilisation": t.utilisation,
+            "dram_bytes_read": t.dram_bytes_read,
+            "dram_bytes_written": t.dram_bytes_written,
+            "sram_peak_bytes": self.sram_peak_bytes,
+            "arena_bytes": self.program.arena_bytes,
+            "constant_bytes": len(self.program.constants),
+            "instructions": len(self.program.commands),
+            "busy_cycles": dict(t.busy_cycles),
+            "layers": {
+                name: {
+                    "cycles": round(x.cycles), "macs": x.macs, "dram_bytes_read": x.dram_bytes_read,
+                    "dram_bytes_written": x.dram_bytes_written,
+                }
+                for name, x in t.layers.items()
+            },
+        }  # fmt: skip
+
+
+FAMILY = TargetFamily(
+    name="npu",
+    description="NN engine, tensor fabric, programmable engine and DMA around an SRAM, emulated",
+    machines=machine_names,
+    load=load_machine,
+    legal=legal,
+    pipeline=pipeline,
+    encode=encode,
+    executor=NpuExecutor,
+)

@@ -1,0 +1,61 @@
+"""Runs a compiled program, after the manner of ONNX Runtime's InferenceSession."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import FileFormatError, InputError
+from ..runtime.flatfile import FlatFile, open_file
+from ..runtime.interpreter import check_feeds
+from .program import NodeArg, Program, read_signature
+from .target import family_named
+
+
+class Session:
+    """A program loaded and ready. `sanitize` checks it for races, bounds and unwritten bytes while it runs.
+
+    Raises FileFormatError for a file that is none, Fault where a sanitizer finds something.
+    """
+
+    def __init__(self, program: str | os.PathLike[str] | Program | FlatFile, sanitize: bool = False):
+        if isinstance(program, Program):
+            self.file = program.to_file()
+        elif isinstance(program, FlatFile):
+            self.file = program
+        else:
+            self.file = open_file(program)
+        try:
+            self._inputs, self._outputs = read_signature(self.file)
+        except (ValueError, KeyError, TypeError) as error:
+            raise FileFormatError(f"'{self.file.label}' holds no sound signature: {error}") from None
+        self.family = family_named(self.file.family)
+        self.executor = self.family.executor(self.file, sanitize)
+
+    def get_inputs(self) -> list[NodeArg]:
+        """The inputs, in the source model's order."""
+        return list(self._inputs)
+
+    def get_outputs(self) -> list[NodeArg]:
+        """The outputs, in the source model's order."""
+        return list(self._outputs)
+
+    def run(
+        self, output_names: Sequence[str] | None, feeds: Mapping[str, np.ndarray]
+    ) -> list[np.ndarray]:
+        """One inference: the named outputs, or all of them for None. Raises InputError for what does not fit."""
+        check_feeds({a.name: (tuple(a.shape), a.dtype) for a in self._inputs}, feeds)
+        known = [a.name for a in self._outputs]
+        wanted = known if output_names is None else list(output_names)
+        for name in wanted:
+            if name not in known:
+                raise InputError(f"there is no output '{name}'; the outputs are {', '.join(known)}")
+        results = self.executor.run({n: np.asarray(a) for n, a in feeds.items()})
+        return [results[name] for name in wanted]
+
+    def profile(self) -> dict[str, Any]:
+        """Figures of one inference: cycles, seconds, DRAM traffic, memory, busy cycles by engine."""
+        return self.executor.profile()

@@ -1,0 +1,129 @@
+"""The `.nacre` container: named sections in one flat file that is mapped, not read.
+
+Little endian. A header of 64 bytes (magic, version, number of sections, file size, target family, checksum of
+header and table), a table of 64 bytes a section (name, offset, size, CRC-32), then the sections, each aligned to
+64 bytes. Checksums of all sections but the constants are compared on loading; those of the constants by
+`check()`, so that loading takes no longer for a larger model.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import tempfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import FileFormatError
+
+MAGIC = b"NACRE\x00\r\n"
+VERSION = 1
+ALIGNMENT = 64
+HEADER = struct.Struct("<8sIIQ16sI20x")
+ENTRY = struct.Struct("<24sQQI20x")
+LAZY = "constants"
+"""The section whose bytes are not touched on loading."""
+
+
+def pack(family: str, sections: Mapping[str, bytes | np.ndarray]) -> bytes:
+    """The bytes of a file."""
+    offset = _aligned(HEADER.size + ENTRY.size * len(sections))
+    entries, bodies = [], []
+    for name, content in sections.items():
+        body = bytes(content) if isinstance(content, (bytes, bytearray)) else content.tobytes()
+        entries.append(ENTRY.pack(name.encode(), offset, len(body), zlib.crc32(body)))
+        padded = _aligned(len(body))
+        bodies.append(body + bytes(padded - len(body)))
+        offset += padded
+    table = b"".join(entries)
+    head = (MAGIC, VERSION, len(sections), offset, family.encode())
+    checksum = zlib.crc32(HEADER.pack(*head, 0) + table)
+    front = HEADER.pack(*head, checksum) + table
+    return front + bytes(_aligned(len(front)) - len(front)) + b"".join(bodies)
+
+
+def _aligned(n: int) -> int:
+    return -(-n // ALIGNMENT) * ALIGNMENT
+
+
+class FlatFile:
+    """A file's sections as views of one mapping. Raises FileFormatError for anything but a sound file."""
+
+    def __init__(self, data: bytes | mmap.mmap, label: str):
+        self.label = label
+        self.data = np.frombuffer(data, np.uint8)
+        if len(self.data) < HEADER.size:
+            raise FileFormatError(f"'{label}' is too short to be a .nacre file ({len(self.data)} bytes)")
+        magic, version, count, size, family, checksum = HEADER.unpack_from(self.data, 0)
+        if magic != MAGIC:
+            raise FileFormatError(f"'{label}' is no .nacre file: it does not start with its mark")
+        if version != VERSION:
+            raise FileFormatError(f"'{label}' is of format {version}, this Nacre reads {VERSION}: compile it again")
+        if size != len(self.data):
+            raise FileFormatError(f"'{label}' has {len(self.data)} bytes where {size} belong: it is cut or damaged")
+        table_end = HEADER.size + ENTRY.size * count
+        if table_end > size:
+            raise FileFormatError(f"'{label}' is damaged: its section table leaves the file")
+        head = HEADER.pack(magic, version, count, size, family, 0)
+        if zlib.crc32(head + self.data[HEADER.size : table_end].tobytes()) != checksum:
+            raise FileFormatError(f"'{label}' is damaged: the checksum of its header does not fit")
+        self.family = family.rstrip(b"\0").decode("ascii", "replace")
+        self.checksums: dict[str, int] = {}
+        self.sections: dict[str, np.ndarray] = {}
+        for index in range(count):
+            name_, offset, length, crc = ENTRY.unpack_from(self.data, HEADER.size + ENTRY.size * index)
+            name = name_.rstrip(b"\0").decode("ascii", "replace")
+            if offset + length > size:
+                raise FileFormatError(f"'{label}' is damaged: section '{name}' leaves the file")
+            self.sections[name] = self.data[offset : offset + length]
+            self.checksums[name] = crc
+            if name != LAZY:
+                self._compare(name)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """A section's bytes. Raises FileFormatError when the file has no such section."""
+        if name not in self.sections:
+            raise FileFormatError(f"'{self.label}' has no section '{name}'")
+        return self.sections[name]
+
+    def check(self) -> None:
+        """Compare every checksum, the constants' too. Raises FileFormatError naming the damaged section."""
+        for name in self.sections:
+            self._compare(name)
+
+    def _compare(self, name: str) -> None:
+        if zlib.crc32(self.sections[name]) != self.checksums[name]:
+            raise FileFormatError(f"'{self.label}' is damaged: the checksum of section '{name}' does not fit")
+
+
+def open_file(path: str | os.PathLike[str]) -> FlatFile:
+    """Map a file. Raises FileFormatError for a missing, empty or damaged one."""
+    label = os.fspath(path)
+    try:
+        with open(path, "rb") as f:
+            if os.fstat(f.fileno()).st_size == 0:
+                raise FileFormatError(f"'{label}' is empty")
+            return FlatFile(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ), label)
+    except OSError as error:
+        raise FileFormatError(f"'{label}' cannot be read: {error.strerror or error}") from None
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file whole or not at all."""
+    target = Path(path)
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    except OSError as error:
+        raise FileFormatError(f"'{target}' cannot be written: {error.strerror}") from None
+    try:
+        with os.fdopen(handle, "wb") as f:
+            f.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
