@@ -2,10 +2,10 @@
 
     python -m nacre.benchmarks.sqnr MODEL.onnx … [--inputs accept.py] [--samples 32] [--calibration 16]
 
-For each model: the signal-to-noise ratio of all outputs against ONNX Runtime's float results, over inputs not
-used for calibration, for Nacre (qnn interpreted) and for ONNX Runtime; how often the largest output is the float
-model's (top-1 of a classifier); and Nacre's ratio with inputs and outputs paired wrongly, to show a meaningless
-figure.
+For each model: the signal-to-noise ratio of all outputs against ONNX Runtime's float results, over inputs
+not used for calibration, for Nacre (qnn interpreted) and for ONNX Runtime; how often the largest output is
+the float model's (top-1 of a classifier); and Nacre's ratio with inputs and outputs paired wrongly, to show
+what a meaningless figure looks like.
 """
 
 from __future__ import annotations
@@ -26,18 +26,14 @@ from xdsl.dialects.builtin import ModuleOp
 
 from ..errors import InputError, NacreError
 from ..frontends.onnx import import_onnx
-from ..passes.base import load_passes
+from ..passes.graph.simplify import SimplifyPass
 from ..passes.quantise.calibrate import calibrate
 from ..passes.quantise.quantise import quantise
-from ..passes.rewrite import canonicalize, cse
+from ..passes.rewrite import canonicalize
 from ..runtime.interpreter import interpret
 
 Feeds = Mapping[str, np.ndarray]
 Run = Callable[[Feeds], list[np.ndarray]]
-
-BEFORE_CALIBRATION = (
-    "graph-fuse-patterns", "graph-fold-batch-norm", "graph-fold-scale", "graph-sink-transposes",
-)  # fmt: skip
 
 class Accuracy(NamedTuple):
     """Signal-to-noise ratio in dB over all outputs, and the share of samples with the same largest output."""
@@ -49,12 +45,7 @@ class Accuracy(NamedTuple):
 def prepared(model: str | os.PathLike) -> ModuleOp:
     """The float module that is calibrated and quantised."""
     module = import_onnx(model)
-    passes = load_passes()
-    canonicalize(module)
-    for name in BEFORE_CALIBRATION:
-        passes[name]().run(module)
-        canonicalize(module)
-    cse(module)
+    SimplifyPass().run(module)
     return module
 
 
@@ -166,7 +157,7 @@ def accept_script(path: Path) -> ModuleType:
 
 
 def inputs_of(model: Path, count: int, script: Path | None) -> list[Feeds]:
-    """Inputs of a model: the images that lie beside it, as those of examples/digits do, else those of the script."""
+    """Inputs of a model: images that lie beside it, as in examples/digits, else those of the script."""
     if model.with_suffix(".npz").exists():
         with np.load(model.with_suffix(".npz")) as arrays:
             images = arrays["images"][:count, None, None].astype(np.float32) / np.float32(255)

@@ -1,7 +1,7 @@
 """The quantised tensor dialect: operators on quantised tensors in integer arithmetic.
 
-Scales are gone from here on: what was real-valued has become Q31 multipliers and shifts, as operands where there
-is one a channel and as parameters where there is one a tensor. Types still say what the integers stand for.
+Scales are gone from here on: what was real-valued has become Q31 multipliers and shifts, as operands where
+there is one a channel and as parameters where there is one a tensor. Types say what the integers stand for.
 Value-preserving ops (reshape, transpose, concat, max_pool, …) are graph ops on quantised tensors.
 """
 
@@ -164,6 +164,19 @@ class MulOp(ElementwiseOp):
     high = integer(127)
 
 
+@irdl_op_definition
+class PreluOp(ElementwiseOp):
+    """a where it is not negative, a · b elsewhere; `rescale` holds the seven integers of TFLite's PRELU."""
+
+    name = "qnn.prelu"
+    rescale = ints()
+
+    def shape(self) -> tuple[int, ...]:
+        if len(self.parameters().rescale) != 7:
+            raise fail(self, "'rescale' has seven entries")
+        return super().shape()
+
+
 class SameShapeOp(QnnOp):
     """One feature map element by element."""
 
@@ -240,7 +253,7 @@ class SoftmaxOp(SameShapeOp):
 
 @irdl_op_definition
 class ResizeOp(QnnOp):
-    """Resampling by tables: an entry [lower index, upper index, weight of the upper in 1/1024] a row or column."""
+    """Resampling by tables: [lower index, upper index, 1024 · weight of the upper] a row or column."""
 
     name = "qnn.resize"
     ifm = operand_def(TensorType)

@@ -60,7 +60,7 @@ def canonical(*ops: type[Operation]) -> Callable[[Rule], FunctionPattern]:
 
 # --- what a value is -------------------------------------------------------------------------------------
 def scalar_of(value: SSAValue) -> float | int | bool | None:
-    """The one number of a constant with one element, or with the same number everywhere; None for all else."""
+    """The one number of a constant with one element, or with the same number everywhere, else None."""
     array = graph.constant_of(value)
     if array is None or array.size == 0:
         return None
@@ -112,7 +112,7 @@ def with_operands(op: Any, operands: Sequence[SSAValue | None], **parameters: An
 
 
 def replace_tree(rewriter: PatternRewriter, op: Operation, new_ops: Sequence[Operation]) -> None:
-    """Replace the root of an expression, and erase what only it used: the new ops take all their locations."""
+    """Replace the root of an expression, and erase what only it used; the new ops take all locations."""
     below = list(op.operands)
     rewriter.replace(op, new_ops)
     while below:

@@ -7,10 +7,19 @@ vanishes, or a reshape that moves axes of size 1, its operand takes them over wi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import UNKNOWN_LOC, ArrayAttr, FusedLoc, LocationAttr, ModuleOp, NameLoc, NoneAttr, UnknownLoc
+from xdsl.dialects.builtin import (
+    UNKNOWN_LOC,
+    ArrayAttr,
+    FusedLoc,
+    LocationAttr,
+    ModuleOp,
+    NameLoc,
+    NoneAttr,
+    UnknownLoc,
+)
 from xdsl.ir import Operation, Region, SSAValue
 from xdsl.pattern_rewriter import (
     GreedyRewritePatternApplier,
@@ -26,6 +35,7 @@ from xdsl.transforms.dead_code_elimination import region_dce
 from ..dialects import graph
 from ..dialects.nacre import Source, set_sources, sources_of
 from ..dialects.types import shape_of
+from ..errors import NacreError
 
 
 def rewrite(
@@ -41,7 +51,12 @@ def rewrite(
     walker = PatternRewriteWalker(
         keeper, listener=keeper.listener(), post_walk_func=after, apply_recursively=recursive
     )
-    return walker.rewrite_module(module)
+    try:
+        return walker.rewrite_module(module)
+    except Exception as error:  # the walker wraps what a pattern raises in a print of the whole module
+        if isinstance(error.__cause__, NacreError):
+            raise error.__cause__ from None
+        raise
 
 
 def canonicalize(module: ModuleOp, context: Context | None = None) -> None:
@@ -53,7 +68,8 @@ def canonicalize(module: ModuleOp, context: Context | None = None) -> None:
 def cse(module: ModuleOp) -> None:
     """xDSL's `cse` with names kept: the survivor takes the erased op's location and source tensors."""
     # equal ops that hold different source tensors are equal: the names step aside meanwhile
-    sources = {value: found for op in module.walk() for value in op.results if (found := sources_of(value))}
+    values: list[SSAValue] = [value for op in module.walk() for value in op.results]
+    sources = {value: found for value in values if (found := sources_of(value))}
     for value in sources:
         set_sources(value, ())
     _KeepingCse(sources).simplify(module)
@@ -80,6 +96,7 @@ class _KeepingCse(CSEDriver):
 def location_parts(location: LocationAttr) -> list[LocationAttr]:
     """The locations a fused location joins; nothing for an unknown one."""
     if isinstance(location, FusedLoc):
+        assert isinstance(location.locations, ArrayAttr)
         return [part for inner in location.locations for part in location_parts(inner)]
     return [] if isinstance(location, UnknownLoc) else [location]
 
@@ -164,11 +181,12 @@ class _KeepNames(RewritePattern):
     def _on_removal(self, op: Operation) -> None:
         if _absorbs_names(op):
             self.removed.append(op.location)
-        if isinstance(op, (graph.TransposeOp, graph.ReshapeOp)) and (left := sources_of(op.result)):
-            if (permutation := permutation_of(op)) is not None:
+        if isinstance(op, (graph.TransposeOp, graph.ReshapeOp)):
+            left, permutation = sources_of(op.result), permutation_of(op)
+            if left and permutation is not None:
                 add_sources(op.input, through_permutation(left, permutation))
 
-    def _on_replacement(self, op: Operation, values: tuple[SSAValue | None, ...]) -> None:
+    def _on_replacement(self, op: Operation, values: Sequence[SSAValue | None]) -> None:
         for old, new in zip(op.results, values):
             if new is not None:
                 add_sources(new, sources_of(old))
@@ -181,4 +199,4 @@ class _KeepNames(RewritePattern):
 
 def location_names(location: LocationAttr) -> list[str]:
     """The names in a location, in order: the source layers an op comes from."""
-    return [part.name.data for part in location_parts(location) if isinstance(part, NameLoc)]
+    return [part.desc.data for part in location_parts(location) if isinstance(part, NameLoc)]

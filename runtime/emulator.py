@@ -43,11 +43,13 @@ class Emulator:
     def view(self, region: Region) -> np.ndarray:
         """The array at a region. Raises Fault when it leaves the memory or straddles constants and arena."""
         memory, start, name = self._memory(region)
-        if start < 0 or start + region.extent > len(memory):
-            raise Fault(f"{region} reaches outside the {name} of {len(memory)} bytes")
         dtype = dtype_of(region.element)
-        if region.extent == 0:
+        if 0 in region.shape:
             return np.empty(region.shape, dtype)
+        reach = [(d - 1) * s for d, s in zip(region.shape, region.strides)]  # strides may be negative
+        behind = sum(r for r in reach if r > 0) + dtype.itemsize
+        if start + sum(r for r in reach if r < 0) < 0 or start + behind > len(memory):
+            raise Fault(f"{region} reaches outside the {name} of {len(memory)} bytes")
         return np.ndarray(region.shape, dtype, memory.data, start, region.strides)
 
     def _memory(self, region: Region) -> tuple[np.ndarray, int, str]:

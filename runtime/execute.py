@@ -40,6 +40,7 @@ from .kernels.quantised_elementwise import (
     sub,
 )
 from .kernels.quantised_pool import average_finish, average_pool2d, max_pool2d, pool_sum
+from .partial import PARTIAL
 
 Execute = Callable[[Any, Any], None]
 EXECUTE: dict[type[Instruction], Execute] = {}
@@ -92,10 +93,6 @@ class LaunchKernel(NamedTuple):
             values[name] = part[0] if count == 1 else tuple(part)
             at += count
         return Parameters(values)
-
-
-PARTIAL: dict[str, Callable[..., Any]] = {}
-"""Kernels that do a part of an operation too large for the SRAM; see runtime/partial.py."""
 
 
 @execute(npu.LaunchOp)

@@ -143,7 +143,7 @@ Clock = tuple[int, ...]
 class _Use(NamedTuple):
     """A command's access to a region. No memory: the constants."""
 
-    index: int
+    command: int
     port: Port
     region: Region
     memory: _Memory | None
@@ -288,7 +288,7 @@ class _Checker:
 
     def _told(self, use: _Use) -> str:
         verb = "reads" if use.reading else "writes"
-        return f"{where(self.program, use.index)} {verb} {use.region} at port '{use.port.name}'"
+        return f"{where(self.program, use.command)} {verb} {use.region} at port '{use.port.name}'"
 
 
 def where(program: Executable, index: int) -> str:

@@ -17,7 +17,7 @@ from ...dialects.nacre import Source, set_sources, sources_of
 from ...dialects.store import Store
 from ...dialects.types import shape_of
 from .fold import fold, foldable, has_subgraph
-from .functions import function_of
+from .functions import function_of, is_composite
 from .model import opsets_of
 from .node import Node, element_of_array, schema_of
 from .registry import Unsupported, Value, importer_of
@@ -86,15 +86,15 @@ class GraphBuilder:
     def run_node(self, proto: onnx.NodeProto, scope: Scope) -> None:
         """Import one node and bind its outputs; a problem is written down and its outputs fail quietly."""
         name = scope.layer or self.unique_name(proto)
-        domain = "" if proto.domain == "ai.onnx" else proto.domain
+        proto = in_default_domain(proto)
         try:
             inputs = self.inputs_of(proto, scope)
             if any(isinstance(v, Failed) for v in inputs):
-                self.check_known(proto, domain, scope)
+                check_known(proto, scope)
                 results: Sequence[Value | Failed] = [FAILED] * len(proto.output)
             else:
                 results = self.results_of(
-                    proto, domain, name, [v for v in inputs if not isinstance(v, Failed)], scope
+                    proto, name, [v for v in inputs if not isinstance(v, Failed)], scope
                 )
         except (Unsupported, VerifyException) as error:
             self.problems.append(Problem(name, proto.op_type, str(error)))
@@ -106,22 +106,23 @@ class GraphBuilder:
                     add_source(value, output)
 
     def results_of(
-        self, proto: onnx.NodeProto, domain: str, name: str, inputs: Sequence[Value | None], scope: Scope
+        self, proto: onnx.NodeProto, name: str, inputs: Sequence[Value | None], scope: Scope
     ) -> Sequence[Value | Failed]:
         """The node's outputs: folded, imported, or through ONNX's definition of a composite operator."""
-        opset = scope.opsets.get(domain, 1)
-        check_node(proto, domain, scope.opsets)
+        opset = scope.opsets.get(proto.domain, 1)
+        check_node(proto, scope.opsets)
         constants = [v for v in inputs if not isinstance(v, SSAValue)]
-        if len(constants) == len(inputs) and foldable(proto, domain, opset):
+        if len(constants) == len(inputs) and foldable(proto, opset):
             return fold(proto, scope.opsets, constants)
-        function = importer_of(domain, proto.op_type, opset)
+        function = importer_of(proto.domain, proto.op_type, opset)
         if function is not None:
             used = [bool(o) and scope.readers.get(o, 0) > 0 for o in proto.output]
             results = function(Node(proto, name, opset, inputs, used, self, scope))
-            return results if isinstance(results, tuple) else (results,)
-        if domain in scope.opsets and (body := function_of(proto, opset, inputs)) is not None:
+            results = results if isinstance(results, tuple) else (results,)
+            return [v if isinstance(v, SSAValue) else np.asarray(v) for v in results]
+        if proto.domain in scope.opsets and (body := function_of(proto, opset, inputs)) is not None:
             return self.run_function(body, name, inputs, scope.opsets)
-        raise Unsupported(unknown_reason(proto, domain, opset))
+        raise Unsupported(unknown_reason(proto, opset))
 
     def run_function(
         self, body: onnx.FunctionProto, name: str, inputs: Sequence[Value | None], opsets: Mapping[str, int]
@@ -187,18 +188,27 @@ class GraphBuilder:
             raise Unsupported(f"its constant '{name}' holds NaN ({count} of {array.size} values)")
         self._checked[id(array)] = array
 
-    def check_known(self, proto: onnx.NodeProto, domain: str, scope: Scope) -> None:
-        """Name an unknown operator even where its inputs could not be imported."""
-        opset = scope.opsets.get(domain, 1)
-        schema = schema_of(domain, proto.op_type, opset)
-        composite = schema is not None and (schema.has_function or schema.has_context_dependent_function)
-        if importer_of(domain, proto.op_type, opset) is None and not composite:
-            raise Unsupported(unknown_reason(proto, domain, opset))
+
+def in_default_domain(proto: onnx.NodeProto) -> onnx.NodeProto:
+    """The node with the default domain's other name, ai.onnx, replaced."""
+    if proto.domain != "ai.onnx":
+        return proto
+    renamed = onnx.NodeProto()
+    renamed.CopyFrom(proto)
+    renamed.domain = ""
+    return renamed
 
 
-def check_node(proto: onnx.NodeProto, domain: str, opsets: Mapping[str, int]) -> None:
+def check_known(proto: onnx.NodeProto, scope: Scope) -> None:
+    """Name an unknown operator even where its inputs could not be imported."""
+    opset = scope.opsets.get(proto.domain, 1)
+    if importer_of(proto.domain, proto.op_type, opset) is None and not is_composite(proto, opset):
+        raise Unsupported(unknown_reason(proto, opset))
+
+
+def check_node(proto: onnx.NodeProto, opsets: Mapping[str, int]) -> None:
     """Attributes and the numbers of inputs and outputs have to be those of ONNX's definition."""
-    if schema_of(domain, proto.op_type, opsets.get(domain, 1)) is None or has_subgraph(proto):
+    if schema_of(proto.domain, proto.op_type, opsets.get(proto.domain, 1)) is None or has_subgraph(proto):
         return
     context = onnx.checker.C.CheckerContext()
     context.ir_version = onnx.IR_VERSION
@@ -216,10 +226,10 @@ def add_source(value: SSAValue, tensor: str) -> None:
         set_sources(value, (*sources_of(value), source))
 
 
-def unknown_reason(proto: onnx.NodeProto, domain: str, opset: int) -> str:
+def unknown_reason(proto: onnx.NodeProto, opset: int) -> str:
     """Why nothing can be done with an operator nobody registered."""
-    if domain:
-        return f"no importer is registered for the operator {proto.op_type} of the domain '{domain}'"
-    if schema_of(domain, proto.op_type, opset) is None:
+    if proto.domain:
+        return f"no importer is registered for the operator {proto.op_type} of the domain '{proto.domain}'"
+    if schema_of(proto.domain, proto.op_type, opset) is None:
         return f"ONNX has no operator {proto.op_type} in opset {opset}, and no importer is registered for it"
     return "this operator cannot be imported yet"

@@ -167,8 +167,11 @@ def scalar_of(array: Value) -> float:
 
 @importer("Clip", since=6)
 def clip_attributes(node: Node) -> Value:
-    bounds = (np.array(node.attribute(name), node.dtype(0)) for name in ("min", "max"))
-    return clip(node, *bounds)
+    low, high = (
+        np.array(node.attribute(name), node.dtype(0)) if node.has_attribute(name) else None
+        for name in ("min", "max")
+    )
+    return clip(node, low, high)
 
 
 @importer("Clip", since=11)

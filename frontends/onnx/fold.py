@@ -17,12 +17,12 @@ def has_subgraph(proto: onnx.NodeProto) -> bool:
     return any(a.HasField("g") or a.graphs for a in proto.attribute)
 
 
-def foldable(proto: onnx.NodeProto, domain: str, opset: int) -> bool:
+def foldable(proto: onnx.NodeProto, opset: int) -> bool:
     """Whether a node on constants is a constant: ONNX knows it, it is deterministic and has no subgraph."""
-    schema = schema_of(domain, proto.op_type, opset)
+    schema = schema_of(proto.domain, proto.op_type, opset)
     if schema is None or has_subgraph(proto):
         return False
-    return (domain, proto.op_type) not in RANDOM
+    return (proto.domain, proto.op_type) not in RANDOM
 
 
 def fold(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,10 +18,10 @@ def function_of(
     proto: onnx.NodeProto, opset: int, inputs: Sequence[Value | None]
 ) -> onnx.FunctionProto | None:
     """The body of a composite operator with the node's attributes; None where ONNX has no definition."""
-    schema = schema_of(proto.domain, proto.op_type, opset)
+    schema: Any = schema_of(proto.domain, proto.op_type, opset)  # onnx's stubs lack half of its attributes
+    body = onnx.FunctionProto()
     if schema is None:
         return None
-    body = onnx.FunctionProto()
     if schema.has_function:
         body.CopyFrom(schema.function_body)
     elif schema.has_context_dependent_function:
@@ -43,6 +44,12 @@ def function_of(
     for node in body.node:
         fill_attributes(node, given)
     return body if body.node else None
+
+
+def is_composite(proto: onnx.NodeProto, opset: int) -> bool:
+    """Whether ONNX defines the operator by others."""
+    schema: Any = schema_of(proto.domain, proto.op_type, opset)
+    return schema is not None and (schema.has_function or schema.has_context_dependent_function)
 
 
 def fill_attributes(node: onnx.NodeProto, given: dict[str, onnx.AttributeProto]) -> None:

@@ -338,9 +338,9 @@ def nd_places(sizes: tuple[int, ...], indices: np.ndarray, batch_dims: int) -> n
     outer = indices.shape[:-1]
     rest = sizes[batch_dims + depth :]
     tuples = [within(indices[..., i], sizes[batch_dims + i]) for i in range(depth)]
-    batch = list(np.indices(outer))[:batch_dims]
+    batch = [np.asarray(a) for a in np.indices(outer)][:batch_dims]
     lead = [a.reshape(*outer, *[1] * len(rest)) for a in (*batch, *tuples)]
-    tail = [a.reshape(*[1] * len(outer), *a.shape) for a in np.indices(rest)]
+    tail = [np.reshape(a, (*[1] * len(outer), *rest)) for a in np.indices(rest)]
     places = np.ravel_multi_index(np.broadcast_arrays(*lead, *tail), sizes)
     return np.asarray(places).reshape(*outer, *rest)
 

@@ -39,7 +39,7 @@ def batch_norm_affine(op: graph.BatchNormOp) -> Affine | None:
 
 
 def linear_below(value: SSAValue, axis: int) -> tuple[Operation, graph.TransposeOp | None] | None:
-    """The linear op whose output channels are a value's axis, directly or behind one transpose; single uses."""
+    """The linear op whose output channels are a value's axis, maybe behind a transpose; single uses."""
     between = defined_by(value, graph.TransposeOp)
     if between:
         if not value.has_one_use():
@@ -52,7 +52,7 @@ def linear_below(value: SSAValue, axis: int) -> tuple[Operation, graph.Transpose
 
 
 def fold_after(op: Operation, value: SSAValue, affine: Affine, rewriter: PatternRewriter) -> bool:
-    """Replace `op`, which computes an affine function of a linear op's result, by that op with other weights."""
+    """Replace `op`, which computes an affine function of a linear op's result, by one with other weights."""
     found = linear_below(value, affine.axis)
     if found is None:
         return False

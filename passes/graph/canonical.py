@@ -1,4 +1,4 @@
-"""Importing this module registers all canonicalisation patterns of the graph dialect; they stand in canonical_*.py."""
+"""Importing this module registers the graph dialect's canonicalisation patterns (canonical_*.py)."""
 
 from . import canonical_elementwise, canonical_folding, canonical_moves
 

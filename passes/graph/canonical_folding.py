@@ -7,6 +7,7 @@ from xdsl.pattern_rewriter import PatternRewriter
 
 from ...dialects import graph
 from ...dialects.declarative import DeclarativeOp
+from ...dialects.quant import QuantType
 from ...dialects.types import dtype_of, element_type, size_of
 from ...runtime.kernel import KERNELS, evaluate
 from ...runtime.kernels import graph as _kernels  # noqa: F401  registers the kernels
@@ -18,11 +19,20 @@ GROWTH_LIMIT, GROWTH_FLOOR = 8, 1 << 20
 """A result above GROWTH_FLOOR bytes is not folded when it is GROWTH_LIMIT times as large as its operands."""
 
 
+MOVES = (
+    graph.ReshapeOp, graph.TransposeOp, graph.BroadcastOp, graph.ConcatOp, graph.SplitOp, graph.SliceOp,
+    graph.PadOp, graph.GatherOp,
+)  # fmt: skip
+"""What also works on stored integers, since it only moves them."""
+
+
 @canonical(*(op for op in graph.OPS if op is not graph.ConstantOp))
 def fold_constants(op: DeclarativeOp, rewriter: PatternRewriter) -> None:
     """op(constants) -> constants, one a result."""
     if type(op) not in KERNELS or not worth_folding(op):
         return
+    if not isinstance(op, MOVES) and any(isinstance(element_type(v), QuantType) for v in op.operands):
+        return  # a float kernel would take the stored integers for values
     arrays = [graph.constant_of(v) for v in op.operands]
     if not arrays or any(a is None for a in arrays):
         return

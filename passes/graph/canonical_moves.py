@@ -1,4 +1,4 @@
-"""Canonicalisation of ops that only move values: identities go, neighbours merge. Everything here is exact."""
+"""Canonicalisation of ops that only move values: identities go, neighbours merge. All is exact."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def transpose_of_ones(op: graph.TransposeOp, rewriter: PatternRewriter) -> None:
 def transpose_of_squeeze(op: graph.TransposeOp, rewriter: PatternRewriter) -> None:
     """transpose(reshape(transpose(x))) is a reshape of x when no value changes its place in the end.
 
-    Such is a layout change around a reshape that only adds or drops axes of size 1. The reshape goes first; the
-    transpose back to what it gave keeps its name and cancels.
+    Such is a layout change around a reshape that only adds or drops axes of size 1. The reshape goes first;
+    the transpose back to what it gave keeps its name and cancels.
     """
     middle = defined_by(op.input, graph.ReshapeOp)
     inner = middle and defined_by(middle.input, graph.TransposeOp)
@@ -116,7 +116,7 @@ def pad_of_pad(op: graph.PadOp, rewriter: PatternRewriter) -> None:
 
 @canonical(graph.ConcatOp)
 def concat_of_less(op: graph.ConcatOp, rewriter: PatternRewriter) -> None:
-    """A concat drops empty operands, takes in nested concats along its axis, and vanishes with one operand."""
+    """A concat drops empty operands, takes in concats along its axis, and vanishes with one operand."""
     axis = op.parameters().axis
     operands = []
     for value in op.inputs:
@@ -193,7 +193,7 @@ def shapes_broadcast_to(values: list, shape: tuple[int, ...]) -> bool:
 
 # --- padding into windows --------------------------------------------------------------------------------
 def zero_pad_below(op: graph.ConvOp | graph.PoolOp) -> tuple[graph.PadOp, tuple[int, ...]] | None:
-    """The constant pad of spatial axes below an op and the pads both make together, None when there is none."""
+    """The constant pad of spatial axes below an op and the pads both make, None when there is none."""
     pad = defined_by(op.ifm, graph.PadOp)
     if not pad or element_type(pad.input) != f32:  # a quantised tensor's zero is its zero point
         return None

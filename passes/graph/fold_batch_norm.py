@@ -1,4 +1,4 @@
-"""Batch norms of constant parameters become part of a neighbouring convolution or matmul, or a mul and an add."""
+"""Batch norms of constant parameters become part of a neighbouring linear op, or a mul and an add."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .affine import batch_norm_affine, fold_after, fold_before
 
 @dataclass(frozen=True)
 class FoldBatchNormPass(NacrePass):
-    """Fold batch norms into the linear op before or after; what is left becomes a mul and an add a channel."""
+    """Fold batch norms into the linear op before or after; the rest become a mul and an add."""
 
     name = "graph-fold-batch-norm"
 
@@ -40,7 +40,12 @@ def batch_norm_after_linear(op: graph.BatchNormOp, rewriter: PatternRewriter) ->
 def batch_norm_before_conv(op: graph.ConvOp, rewriter: PatternRewriter) -> None:
     """conv(batch_norm(x)) -> conv(x) with other weights and bias, where padding allows."""
     below = defined_by(op.ifm, graph.BatchNormOp)
-    if below and op.ifm.has_one_use() and element_type(op.ifm) == f32 and (affine := batch_norm_affine(below)):
+    if (
+        below
+        and op.ifm.has_one_use()
+        and element_type(op.ifm) == f32
+        and (affine := batch_norm_affine(below))
+    ):
         fold_before(op, below, affine, rewriter)
 
 

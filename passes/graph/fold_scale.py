@@ -1,4 +1,4 @@
-"""Constant factors and summands a channel become part of the linear op beside them; those in a row become one."""
+"""Constant factors and summands become part of the linear op beside them; those in a row become one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ARITHMETIC = (graph.AddOp, graph.SubOp, graph.MulOp, graph.DivOp)
 
 @dataclass(frozen=True)
 class FoldScalePass(NacrePass):
-    """Fold mul, div, add and sub by constants a channel into the weights and bias of the linear op they follow."""
+    """Fold mul, div, add and sub by constants a channel into the linear op beside them."""
 
     name = "graph-fold-scale"
 
@@ -81,7 +81,9 @@ def is_scaled(value: SSAValue) -> bool:
     return bool(product) and value.has_one_use() and graph.constant_of(product.b) is not None
 
 
-def joined(operator: type[Operation], a: np.ndarray, b: np.ndarray, near: Operation) -> graph.ConstantOp | None:
+def joined(
+    operator: type[Operation], a: np.ndarray, b: np.ndarray, near: Operation
+) -> graph.ConstantOp | None:
     """Sum or product of two constants, computed in float64; None where it would be larger or not finite."""
     wide = a.astype(np.float64), b.astype(np.float64)
     both = (wide[0] + wide[1] if operator is graph.AddOp else wide[0] * wide[1]).astype(np.float32)
@@ -101,7 +103,7 @@ def channel_axis(value: SSAValue) -> int | None:
 
 
 def affine_of(op: Operation, constant: SSAValue, swapped: bool, axis: int) -> Affine | None:
-    """What x ∘ constant (swapped: constant ∘ x) does to each channel, None when it is not affine or not constant."""
+    """What x ∘ constant (swapped: constant ∘ x) does to each channel, None when that is not affine."""
     vector = constant_along(constant, axis, shape_of(op.results[0]))
     if vector is None:
         return None

@@ -42,7 +42,8 @@ class FusePatternsPass(NacrePass):
 # --- products and sums -----------------------------------------------------------------------------------
 def factors(value: SSAValue) -> tuple[float, list[SSAValue]]:
     """A value as a number times other values, through mul and div by constants."""
-    number, left, found = 1.0, [value], []
+    number, left = 1.0, [value]
+    found: list[SSAValue] = []
     while left:
         current = left.pop()
         constant = scalar_of(current)
@@ -106,7 +107,9 @@ def is_tanh_argument(value: SSAValue, x: SSAValue) -> bool:
     if not near(number, math.sqrt(2 / math.pi)):
         return False
     if len(values) == 1 and (total := defined_by(values[0], graph.AddOp)):
-        return any(a is x and is_power(b, x, 3, 0.044715) for a, b in ((total.a, total.b), (total.b, total.a)))
+        return any(
+            a is x and is_power(b, x, 3, 0.044715) for a, b in ((total.a, total.b), (total.b, total.a))
+        )
     if len(values) == 2 and x in values:
         inner = plus(values[1 - values.index(x)])
         return inner is not None and near(inner[1], 1.0) and is_power(inner[0], x, 2, 0.044715)
@@ -116,7 +119,7 @@ def is_tanh_argument(value: SSAValue, x: SSAValue) -> bool:
 def is_power(value: SSAValue, x: SSAValue, exponent: int, number: float) -> bool:
     """Whether a value is a number times x to some power."""
     factor, values = factors(value)
-    degree = 0
+    degree = 0.0
     for v in values:
         power = defined_by(v, graph.PowOp)
         if v is x:

@@ -1,8 +1,8 @@
-"""How each op follows a change of layout: which axes are the same axis, and the op again on permuted operands.
+"""How each op follows a change of layout: which axes are the same axis, and the op on permuted operands.
 
-A rule is registered by op class. `links` says which axes of operands and results are one and the same; through
-them the pass learns which axes are channels. `arrange` says in which order each operand's axes have to come so
-that the results have theirs in the wanted order, and builds the op for it; None when there is no such order.
+A rule is registered by op class. `links` says which axes of operands and results are the same; by that the
+pass learns which are channels. `arrange` says in which order each operand's axes have to come so that the
+results have theirs in the wanted order, and builds the op for it; None when there is no such order.
 A permutation lists source axes: axis i of the permuted value is axis permutation[i] of the value.
 """
 
@@ -129,7 +129,9 @@ def same_axes_links(op: Operation) -> Iterable[Sequence[Axis]]:
         yield [(v, axis) for v in values]
 
 
-def arrange_with(change: Callable[[Any, Permutation], dict[str, Any]]) -> Callable[[Any, Wanted], Arrangement | None]:
+def arrange_with(
+    change: Callable[[Any, Permutation], dict[str, Any]],
+) -> Callable[[Any, Wanted], Arrangement | None]:
     """A rule for ops whose tensors all share their axes; `change` gives the parameters for a permutation."""
 
     def arrange(op: Any, wanted: Wanted) -> Arrangement | None:
@@ -321,7 +323,9 @@ def reshape_links(op: graph.ReshapeOp) -> Iterable[Sequence[Axis]]:
         yield [(op.input, 0), (op.result, 0)]
 
 
-def in_runs(permutation: Permutation, groups: Iterable[tuple[int, ...]], shape: Sequence[int]) -> list[int] | None:
+def in_runs(
+    permutation: Permutation, groups: Iterable[tuple[int, ...]], shape: Sequence[int]
+) -> list[int] | None:
     """The order in which a permutation has these groups of axes, None unless each is a rising run."""
     order = [axis for axis in permutation if shape[axis] != 1]
     found: list[int] = []

@@ -85,9 +85,13 @@ def parameters_2d(op: Any) -> dict[str, Any]:
 def squeezed(value: SSAValue) -> SSAValue | None:
     """The [N, 1, W, C] behind a reshape to [N, W, C] that a lowered spatial op left."""
     op = defined_by(value, graph.ReshapeOp)
-    if not op or not defined_by(op.input, *MOVED, graph.ConvOp, graph.ConvTransposeOp, graph.PoolOp, graph.ResizeOp):
+    if not op or not defined_by(
+        op.input, *MOVED, graph.ConvOp, graph.ConvTransposeOp, graph.PoolOp, graph.ResizeOp
+    ):
         return None
-    return op.input if shape_of(op.input) == with_height(shape_of(value)) and len(shape_of(value)) == 3 else None
+    return (
+        op.input if shape_of(op.input) == with_height(shape_of(value)) and len(shape_of(value)) == 3 else None
+    )
 
 
 @pattern(graph.UnaryOp, graph.BinaryOp)

@@ -34,7 +34,10 @@ class MinCut:
         """Having `zero` labelled 0 and `one` labelled 1 costs this much."""
         if cost <= 0 or zero == one:
             return
-        for start, end, room in ((self.node(zero), self.node(one), cost), (self.node(one), self.node(zero), 0)):
+        for start, end, room in (
+            (self.node(zero), self.node(one), cost),
+            (self.node(one), self.node(zero), 0),
+        ):
             self._out[start].append(len(self._to))
             self._to.append(end)
             self._room.append(room)

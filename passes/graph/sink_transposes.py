@@ -1,8 +1,8 @@
 """Layout: transposes go through ops that can work in either layout until they cancel.
 
-Importers wrap each channels-last op in transposes. Here every axis is recognised as batch, space or channel, and
-each op between spatial ops may stay as it is or work channels-last. Which ops do is a minimum cut, so that the bytes
-transposes move are as few as possible; then each chosen op is wrapped in transposes, and neighbours cancel.
+Importers wrap each channels-last op in transposes. Here every axis is recognised as batch, space or channel,
+and each op between spatial ops may stay as it is or work channels-last. Which do is a minimum cut, so that
+transposes move as few bytes as possible; then each chosen op is wrapped in transposes, and neighbours cancel.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from .min_cut import INFINITE, MinCut
 
 @dataclass(frozen=True)
 class SinkTransposesPass(NacrePass):
-    """Make what lies between channels-last ops channels-last, so that transposes remain at true borders only."""
+    """Make what lies between channels-last ops channels-last; transposes stay at true borders only."""
 
     name = "graph-sink-transposes"
 
@@ -103,7 +103,8 @@ class AxisTags:
         tags, shape = self.tags.get(value), shape_of(value)
         if tags is None or any(tag is None and d != 1 for tag, d in zip(tags, shape)):
             return None
-        return tuple(sorted(range(len(shape)), key=lambda axis: Tag.SPACE if tags[axis] is None else tags[axis]))
+        order = [Tag.SPACE if tag is None else tag for tag in tags]
+        return tuple(sorted(range(len(shape)), key=order.__getitem__))
 
     def _set(self, value: SSAValue, tags: Sequence[Tag | None]) -> None:
         known = self.tags.setdefault(value, [None] * len(tags))
@@ -202,7 +203,7 @@ def pay_for_value(cut: MinCut, value: SSAValue, possible: dict, tags: AxisTags) 
 
 
 def pay_for_misfits(cut: MinCut, op: Operation, arranged: Arrangement, tags: AxisTags) -> None:
-    """Where an op's channels-last is not that of an operand or a result, only this op pays for a transpose."""
+    """Where an op's channels-last is not that of an operand or result, this op alone pays for a transpose."""
     sides = [(v, o.permutation) for v, o in zip(op.operands, arranged.operands) if o.permutation is not None]
     for value, permutation in [*sides, *zip(op.results, arranged.results)]:
         shape = shape_of(value)

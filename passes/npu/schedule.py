@@ -7,9 +7,11 @@ vector clocks over the queues, last accesses byte by byte.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -167,14 +169,17 @@ def _joined(shape: Sequence[int], a: Sequence[int], b: Sequence[int]) -> tuple[t
 
 
 class Tokens:
-    """Which earlier instructions the next one has to wait for."""
+    """Which earlier instructions the next one has to wait for.
+
+    For each memory one array: a row for each queue that writes it, then one for each that reads it, a column a
+    byte; an entry is the number of that queue's last instruction there.
+    """
 
     def __init__(self, sram_bytes: int, constant_bytes: int, dram_bytes: int):
         # Constants are never written, so nobody waits for them.
         self.base = {Space.SRAM: 0, Space.DRAM: constant_bytes}
         sizes = {Space.SRAM: sram_bytes, Space.DRAM: dram_bytes - constant_bytes}
-        self.writes = {(s, q): np.zeros(n, np.int32) for s, n in sizes.items() for q in WRITERS[s]}
-        self.reads = {(s, q): np.zeros(n, np.int32) for s, n in sizes.items() for q in READERS[s]}
+        self.last = {s: np.zeros((len(WRITERS[s]) + len(READERS[s]), n), np.int32) for s, n in sizes.items()}
         self.count = [0] * QUEUES
         self.clocks: list[list[tuple[int, ...]]] = [[] for _ in range(QUEUES)]
         self.tokens: dict[tuple[int, int], SSAValue] = {}
@@ -182,7 +187,12 @@ class Tokens:
     def add(self, placed: Placed) -> list[SSAValue]:
         """Account for an instruction and give the tokens it needs."""
         op, queue = placed.op, placed.op.QUEUE
-        accesses = [(p.effect, r) for p in op.PORTS for r in placed.ports.get(p.name, ()) if r.extent]
+        accesses = [
+            (port.effect, region, columns)
+            for port in op.PORTS
+            for region in placed.ports.get(port.name, ())
+            if (columns := self._columns(region)) is not None
+        ]
         needed = self._conflicts(accesses, queue)
         clock = list(self.clocks[queue][-1]) if self.clocks[queue] else [0] * QUEUES
         after = []
@@ -194,43 +204,36 @@ class Tokens:
         self.count[queue] += 1
         clock[queue] = self.count[queue]
         self.clocks[queue].append(tuple(clock))
-        for effect, region in accesses:
-            shadows = self.writes if effect is WRITE else self.reads
-            if (view := self._shadow(shadows.get((region.space, queue)), region)) is not None:
-                view[...] = self.count[queue]
+        for effect, region, columns in accesses:
+            columns[row_of(region.space, queue, effect is WRITE)] = self.count[queue]
         return after
 
     def done(self, op: Instruction) -> None:
         """Remember the token of the instruction just added."""
         self.tokens[op.QUEUE, self.count[op.QUEUE]] = op.results[0]
 
-    def _conflicts(self, accesses, queue: Queue) -> dict[Queue, int]:
+    @staticmethod
+    def _conflicts(accesses: Sequence[Any], queue: Queue) -> dict[Queue, int]:
         needed: dict[Queue, int] = {}
-        for effect, region in accesses:
-            for q in WRITERS[region.space]:
-                if q is not queue:
-                    self._note(needed, q, self._shadow(self.writes[region.space, q], region))
-            if effect is WRITE:
-                for q in READERS[region.space]:
-                    if q is not queue:
-                        self._note(needed, q, self._shadow(self.reads[region.space, q], region))
+        for effect, region, columns in accesses:
+            writers = WRITERS[region.space]
+            queues = writers + READERS[region.space] if effect is WRITE else writers
+            latest = columns[: len(queues)].max(axis=tuple(range(1, columns.ndim)))
+            for other, number in zip(queues, latest.tolist()):
+                if number > needed.get(other, 0) and other is not queue:
+                    needed[other] = number
         return needed
 
-    @staticmethod
-    def _note(needed: dict[Queue, int], queue: Queue, view: np.ndarray | None) -> None:
-        if view is not None and (latest := int(view.max(initial=0))):
-            needed[queue] = max(needed.get(queue, 0), latest)
-
-    def _shadow(self, shadow: np.ndarray | None, region: Region) -> np.ndarray | None:
-        """The part of a shadow array behind a region, byte by byte."""
+    def _columns(self, region: Region) -> np.ndarray | None:
+        """The entries of a region's bytes, a row a queue; None for nothing or a constant."""
         start = region.address - self.base[region.space]
-        if shadow is None or start < 0:
+        if region.extent == 0 or start < 0:
             return None
-        item = itemsize(region.element)
+        last = self.last[region.space]
         if region.extent == region.nbytes:
-            return shadow[start : start + region.extent]
-        strides = (*(s * shadow.itemsize for s in region.strides), shadow.itemsize)
-        return as_strided(shadow[start:], (*region.shape, item), strides)
+            return last[:, start : start + region.extent]
+        strides = (last.strides[0], *(s * last.itemsize for s in region.strides), last.itemsize)
+        return as_strided(last[:, start:], (len(last), *region.shape, itemsize(region.element)), strides)
 
 
 WRITERS = {
@@ -239,3 +242,9 @@ WRITERS = {
 READERS = {
     Space.SRAM: (Queue.STORE, Queue.NN, Queue.FABRIC, Queue.PPU), Space.DRAM: (Queue.LOAD,),
 }  # fmt: skip
+
+
+@functools.cache
+def row_of(space: Space, queue: Queue, writes: bool) -> int:
+    """The row of a queue's accesses to a memory."""
+    return WRITERS[space].index(queue) if writes else len(WRITERS[space]) + READERS[space].index(queue)

@@ -109,11 +109,13 @@ def _convolution(op: npu.ConvOp | npu.DepthwiseOp, depthwise: bool) -> Tiling:
         return points * passes * box[5][1] * box[6][1]
 
     out = _shape(op, "ofm")
-    if depthwise:
-        # Output channels c·M + m: a cut has to fall between input channels, so M > 1 stays whole.
-        whole = frozenset({3}) if filters > 1 else frozenset()
-        return Tiling(op, (*out, kh, kw), piece, reduced=2, whole=whole, macs=cycles)
-    return Tiling(op, (*out, channels, kh, kw), piece, reduced=3, macs=cycles)
+    reduced = 2 if depthwise else 3
+    # Partial sums have the shape of the convolution's results, not of the pooled ones.
+    whole = set(range(4, 4 + reduced)) if rows.pooled else set()
+    if depthwise and filters > 1:
+        whole.add(3)  # output channels are c·M + m, and a cut has to fall between input channels
+    extents = (*out, kh, kw) if depthwise else (*out, channels, kh, kw)
+    return Tiling(op, extents, piece, reduced=reduced, whole=frozenset(whole), macs=cycles)
 
 
 @tiles(npu.MatmulOp)

@@ -10,7 +10,7 @@ from ...dialects.types import i8, u8
 from ...errors import CompileError
 from ...runtime.interpreter import main_function
 from ..base import NacrePass
-from . import rules_elementwise, rules_linear, rules_moves, rules_pooling, rules_spatial  # noqa: F401  fill RULES
+from . import canonical_qnn, rules_elementwise, rules_linear, rules_moves, rules_pooling, rules_spatial  # noqa: F401  fill RULES
 from .quantiser import Quantiser
 
 STORAGE: dict[str, IntegerType] = {"int8": i8, "uint8": u8}

@@ -1,4 +1,4 @@
-"""Calibrated ranges in the IR: `nacre.range = [lo, hi]` on an op or argument, `nacre.range0` for several results.
+"""Calibrated ranges in the IR: `nacre.range = [lo, hi]` on an op or argument, `nacre.range0` for several.
 
 Ends are rounded outward to 16 significant bits, so that the last bits of a float sum, which differ between
 machines, do not reach a scale.

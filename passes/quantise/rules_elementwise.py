@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from xdsl.ir import SSAValue
 
 from ...dialects import graph, qnn
 from ...dialects.quant import QuantType
+from ...dialects.types import dtype_of, shape_of
 from ...runtime.kernel import evaluate
 from ...runtime.kernels.quantised_elementwise import (
     add_parameters,
     dequantise,
     lookup,
     mul_parameters,
+    prelu_parameters,
     quantise,
     table,
 )
-from ..pattern import scalar_of
+from ..pattern import constant_along, scalar_of
 from .parameters import stored
 from .quantiser import Quantiser
 from .ranges import Range
 from .rules import Kind, quantises
+from .rules_linear import per_channel
 
 Function = Callable[[np.ndarray], np.ndarray]
 
@@ -31,25 +35,88 @@ FAITHFUL_DB = 20.0
 
 
 # --- functions of one value ------------------------------------------------------------------------------
+class Curve(NamedTuple):
+    """A value as a function of one other value, element by element."""
+
+    source: SSAValue
+    function: Function
+
+    def then(self, outer: Function) -> Curve:
+        inner = self.function
+        return Curve(self.source, lambda x: outer(inner(x)))
+
+
 @quantises(graph.UnaryOp)
 def unary(op: graph.UnaryOp, q: Quantiser) -> SSAValue | None:
     """A table of 256 entries, made by the op's own float kernel."""
-    return emit_table(q, lambda x: evaluate(op, x)[0], op.input, op.result)
+    curve = curve_of(op)
+    return None if curve is None else emit_table(q, curve, op.result)
 
 
-def emit_table(q: Quantiser, function: Function, operand: SSAValue, result: SSAValue) -> SSAValue | None:
-    """result = function(operand) by table; None where eight bits do not do the function justice."""
-    source = q.input(operand)
-    entries, type_ = table_of(function, q.range(operand), q.type(source), q.result_type(result))
-    if fidelity(function, entries, q.range(operand), q.type(source), type_) < FAITHFUL_DB:
+def curve_of(op: graph.UnaryOp | graph.BinaryOp) -> Curve | None:
+    """An op as a function of one value: unary, with a scalar constant, or of two values with one source, as
+    x · sigmoid(x). Functions below that serve only this op are taken in; None for an op of two values."""
+    step = step_of(op)
+    if step is None:
+        return meeting(op) if isinstance(op, graph.BinaryOp) else None
+    while step.source.has_one_use() and not clips(step.source.owner):
+        below = step_of(step.source.owner)
+        if below is None:
+            return step
+        step = below.then(step.function)
+    return step
+
+
+def clips(op: object) -> bool:
+    """Whether an op is an activation that belongs to what is below it."""
+    return isinstance(op, (graph.ReluOp, graph.ClampOp))
+
+
+def step_of(op: object) -> Curve | None:
+    """A unary op, or a binary one with a scalar constant, as a function of its other operand."""
+    if isinstance(op, graph.UnaryOp):
+        return Curve(op.input, lambda x: evaluate(op, x)[0])
+    if not isinstance(op, graph.BinaryOp):
         return None
+    a, b = scalar_of(op.a), scalar_of(op.b)
+    if b is not None and a is None and op.a.type == op.result.type:
+        return Curve(op.a, lambda x: evaluate(op, x, np.full((), b, np.float32))[0])
+    if a is not None and b is None and op.b.type == op.result.type:
+        return Curve(op.b, lambda x: evaluate(op, np.full((), a, np.float32), x)[0])
+    return None
+
+
+def meeting(op: graph.BinaryOp) -> Curve | None:
+    """The nearest value of which both operands are functions."""
+    left, right = list(descent(op.a)), list(descent(op.b))
+    for a in left:
+        for b in right:
+            if a.source is b.source and a.source.type == op.result.type:
+                return Curve(a.source, lambda x, f=a.function, g=b.function: evaluate(op, f(x), g(x))[0])
+    return None
+
+
+def descent(value: SSAValue) -> Iterator[Curve]:
+    """A value as a function of itself, of the value below, and so on."""
+    curve: Curve | None = Curve(value, lambda x: x)
+    while curve is not None:
+        yield curve
+        below = step_of(curve.source.owner)
+        curve = None if below is None else below.then(curve.function)
+
+
+def emit_table(q: Quantiser, curve: Curve, result: SSAValue) -> SSAValue | None:
+    """A value by table; None where eight bits, of whatever scale, do not do the function justice."""
+    source, calibrated = q.input(curve.source), q.range(curve.source)
+    own, type_ = q.type_of_range(result), q.result_type(result)
+    if fidelity(curve.function, calibrated, q.type(source), own) < FAITHFUL_DB:
+        return None
+    entries = table_of(curve.function, calibrated, q.type(source), type_)
     return q.add(qnn.TableOp.make(source, q.constant(entries, element=type_), element=type_))
 
 
-def table_of(
-    function: Function, calibrated: Range, source: QuantType, result: QuantType
-) -> tuple[np.ndarray, QuantType]:
-    """The entries of a table, and their type. Where the function is not finite, the range's end stands in."""
+def table_of(function: Function, calibrated: Range, source: QuantType, result: QuantType) -> np.ndarray:
+    """The 256 entries of a table. Where the function is not finite, the range's end stands in."""
 
     def tamed(x: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
@@ -57,19 +124,17 @@ def table_of(
             y = function(x)
         return np.nan_to_num(np.where(np.isfinite(y), y, at_ends))
 
-    dtype = np.dtype(np.int8 if source.data.low < 0 else np.uint8)
-    return table(tamed, source.scale, source.zero, result.scale, result.zero, dtype), result
+    return table(tamed, source.scale, source.zero, result.scale, result.zero, dtype_of(source))
 
 
-def fidelity(
-    function: Function, entries: np.ndarray, calibrated: Range, source: QuantType, result: QuantType
-) -> float:
+def fidelity(function: Function, calibrated: Range, source: QuantType, result: QuantType) -> float:
     """Signal to noise in dB of a table on reals spread evenly over the calibrated range."""
     x = np.linspace(calibrated.low, calibrated.high, 4096).astype(np.float32)
     with np.errstate(all="ignore"):
         wanted = function(x).astype(np.float64)
     if not np.isfinite(wanted).all():
         return -np.inf
+    entries = table_of(function, calibrated, source, result)
     integers = lookup(quantise(x, source.scale, source.zero, entries.dtype), entries)
     noise = np.square(wanted - dequantise(integers, result.scale, result.zero)).sum()
     signal = np.square(wanted).sum()
@@ -83,40 +148,30 @@ def clip(op: graph.ReluOp | graph.ClampOp, q: Quantiser) -> SSAValue | None:
     type_ = q.type(source)
     demanded = q.demanded(op.result)
     if demanded is not None and demanded != type_:
-        return emit_table(q, lambda x: evaluate(op, x)[0], op.operands[0], op.result)
+        return emit_table(q, Curve(op.operands[0], lambda x: evaluate(op, x)[0]), op.result)
     p = op.parameters()
     ends = stored(np.array([p.get("low", 0.0), p.get("high", np.inf)]), type_)
     return q.add(qnn.ClampOp.make(source, element=type_, low=int(ends[0]), high=int(ends[1])))
 
 
 # --- functions of two values -----------------------------------------------------------------------------
-def only_operand(op: graph.BinaryOp) -> tuple[SSAValue, Function] | None:
-    """A binary op with a scalar constant is a function of its other operand."""
-    a, b = scalar_of(op.a), scalar_of(op.b)
-    if b is not None and a is None and same_shape(op.a, op.result):
-        return op.a, lambda x: evaluate(op, x, np.full((), b, np.float32))[0]
-    if a is not None and b is None and same_shape(op.b, op.result):
-        return op.b, lambda x: evaluate(op, np.full((), a, np.float32), x)[0]
-    return None
+@quantises(graph.PowOp, when=lambda op: curve_of(op) is not None)
+def power(op: graph.PowOp, q: Quantiser) -> SSAValue | None:
+    """A table; a power of two activations stays float."""
+    return table_if_curve(op, q)
 
 
-def same_shape(a: SSAValue, b: SSAValue) -> bool:
-    return a.type == b.type
-
-
-@quantises(graph.PowOp, graph.PreluOp, when=lambda op: only_operand(op) is not None)
-def by_scalar(op: graph.BinaryOp, q: Quantiser) -> SSAValue | None:
-    """A table."""
-    found = only_operand(op)
-    assert found is not None
-    return emit_table(q, found[1], found[0], op.result)
+def table_if_curve(op: graph.BinaryOp, q: Quantiser) -> SSAValue | None:
+    """A table for an op that is a function of one value, None for others."""
+    curve = curve_of(op)
+    return None if curve is None else emit_table(q, curve, op.result)
 
 
 @quantises(graph.AddOp, graph.SubOp)
-def add_or_sub(op: graph.AddOp | graph.SubOp, q: Quantiser) -> SSAValue | None:
-    """TFLite's ADD or SUB; with a scalar, a table."""
-    if (found := only_operand(op)) is not None:
-        return emit_table(q, found[1], found[0], op.result)
+def add_or_sub(op: graph.AddOp | graph.SubOp, q: Quantiser) -> SSAValue:
+    """TFLite's ADD or SUB; a table where there is one source."""
+    if (by_table := table_if_curve(op, q)) is not None:
+        return by_table
     a, b, result = q.input(op.a), q.input(op.b), q.result_type(op.result)
     left, right = q.type(a), q.type(b)
     rescale = add_parameters(
@@ -127,10 +182,15 @@ def add_or_sub(op: graph.AddOp | graph.SubOp, q: Quantiser) -> SSAValue | None:
 
 
 @quantises(graph.MulOp)
-def mul(op: graph.MulOp, q: Quantiser) -> SSAValue | None:
-    """TFLite's MUL; with a scalar, a table."""
-    if (found := only_operand(op)) is not None:
-        return emit_table(q, found[1], found[0], op.result)
+def mul(op: graph.MulOp, q: Quantiser) -> SSAValue:
+    """TFLite's MUL; by a constant a channel, a depthwise convolution with a scale for each; or a table."""
+    if (by_table := table_if_curve(op, q)) is not None:
+        return by_table
+    shape = shape_of(op.result)
+    for value, other in ((op.a, op.b), (op.b, op.a)):
+        factor = constant_along(other, len(shape) - 1, shape)
+        if factor is not None and value.type == op.result.type and len(shape) > 1:
+            return per_channel(q, q.input(value), factor, None, q.result_type(op.result))
     return emit_mul(q, q.input(op.a), q.input(op.b), q.result_type(op.result))
 
 
@@ -142,11 +202,11 @@ def emit_mul(q: Quantiser, a: SSAValue, b: SSAValue, result: QuantType) -> SSAVa
     return q.add(qnn.MulOp.make(a, b, element=result, multiplier=p.multiplier, shift=p.shift, **integers))
 
 
-@quantises(graph.DivOp, when=lambda op: only_operand(op) is not None or divides_by_constant(op))
+@quantises(graph.DivOp, when=lambda op: curve_of(op) is not None or divides_by_constant(op))
 def div(op: graph.DivOp, q: Quantiser) -> SSAValue | None:
-    """By a scalar, or of one: a table; by another constant: a multiplication with its reciprocal."""
-    if (found := only_operand(op)) is not None:
-        return emit_table(q, found[1], found[0], op.result)
+    """A table; by a constant that is no scalar, a multiplication with its reciprocal."""
+    if (by_table := table_if_curve(op, q)) is not None or not divides_by_constant(op):
+        return by_table
     divisor = graph.constant_of(op.b)
     assert divisor is not None
     reciprocal = (1 / divisor.astype(np.float64)).astype(np.float32)
@@ -157,3 +217,14 @@ def divides_by_constant(op: graph.DivOp) -> bool:
     """Whether the divisor is a constant without zeros (nor such small values that 1 / x overflows)."""
     divisor = graph.constant_of(op.b)
     return divisor is not None and bool((np.abs(divisor) > np.finfo(np.float32).tiny).all())
+
+
+@quantises(graph.PreluOp, when=lambda op: curve_of(op) is not None or graph.constant_of(op.b) is not None)
+def prelu(op: graph.PreluOp, q: Quantiser) -> SSAValue:
+    """TFLite's PRELU with a constant slope; a table for one slope."""
+    if (by_table := table_if_curve(op, q)) is not None:
+        return by_table
+    a, slope, result = q.input(op.a), q.input(op.b), q.result_type(op.result)
+    left, right = q.type(a), q.type(slope)
+    rescale = prelu_parameters(left.scale, left.zero, right.scale, right.zero, result.scale, result.zero)
+    return q.add(qnn.PreluOp.make(a, slope, element=result, rescale=tuple(rescale)))

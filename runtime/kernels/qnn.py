@@ -11,10 +11,12 @@ from ..kernel import kernel
 from .quantised_conv import conv2d_accumulate, depthwise_accumulate, finish, matmul_accumulate
 from .quantised_elementwise import (
     AddParameters,
+    LeakyParameters,
     MulParameters,
     add,
     lookup,
     mul,
+    prelu,
     requantise_tensor,
     sub,
 )
@@ -72,6 +74,12 @@ def multiply(p: Parameters, a: Array, b: Array) -> Array:
     return mul(a, b, MulParameters(p.a_zero, p.b_zero, p.ofm_zero, p.multiplier, p.shift, p.low, p.high))
 
 
+@kernel(qnn.PreluOp)
+def parametric_relu(p: Parameters, x: Array, slope: Array) -> Array:
+    """x where it is not negative, x · slope elsewhere."""
+    return prelu(x, slope, LeakyParameters(*p.rescale))
+
+
 @kernel(qnn.RequantiseOp)
 def requantise(p: Parameters, x: Array) -> Array:
     """A change of scale within one storage type."""
@@ -111,8 +119,8 @@ def resize(p: Parameters, ifm: Array, rows: Array, cols: Array) -> Array:
 def resample(ifm: Array, rows: Array, cols: Array, linear: bool) -> Array:
     """ifm [N, H, W, C] at rows and columns given as [lower, upper, weight of upper / 1024].
 
-    Linear: Σ q · weight over the four neighbours in units of 2^-20, rounded half away from zero (TFLite's integer
-    RESIZE_BILINEAR). Nearest: the lower neighbour.
+    Linear: Σ q · weight over the four neighbours in units of 2^-20, rounded half away from zero (TFLite's
+    integer RESIZE_BILINEAR). Nearest: the lower neighbour.
     """
     if not linear:
         return ifm[:, rows[:, 0]][:, :, cols[:, 0]]

@@ -1,4 +1,4 @@
-"""What pass tests share: parse a small function, show it with plain value numbers, run it on random inputs."""
+"""What pass tests share: parse a small function, show it with values numbered, run it on random inputs."""
 
 from collections.abc import Callable
 from io import StringIO
@@ -58,7 +58,9 @@ class Ir:
     def names(self, module: ModuleOp) -> list[str]:
         """The names of @main's ops without prefix, constants left out."""
         ops = main_function(module).body.block.ops
-        return [op.name.removeprefix("graph.") for op in ops if op.name not in ("graph.constant", "func.return")]
+        return [
+            op.name.removeprefix("graph.") for op in ops if op.name not in ("graph.constant", "func.return")
+        ]
 
     def feeds(self, module: ModuleOp, seed: int = 0) -> dict[str, np.ndarray]:
         """Random inputs."""
@@ -73,7 +75,7 @@ class Ir:
         return list(interpret(module, self.feeds(module, seed)).values())
 
     def same(self, module: ModuleOp, change: Callable[[ModuleOp], None], rtol: float = 0) -> list[str]:
-        """Apply a change, check that it verifies and computes the same (rtol 0: exactly), give the new lines."""
+        """Apply a change, check that it verifies and computes the same (rtol 0: exactly); the new lines."""
         before = self.run(module)
         change(module)
         module.verify()

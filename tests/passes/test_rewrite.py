@@ -3,6 +3,7 @@
 import pytest
 from nacre.dialects import graph
 from nacre.dialects.nacre import Source, sources_of
+from nacre.errors import NacreError
 from nacre.passes.graph import canonical
 from nacre.passes.pattern import pattern, replace_tree, with_operands
 from nacre.passes.rewrite import (
@@ -89,7 +90,9 @@ def test_cse_keeps_both_names(ir):
     relu = only(module, graph.ReluOp)
     assert location_parts(relu.location) == [name("one"), name("two")]
     assert [s.tensor for s in sources_of(relu.result)] == ["a", "b"]
-    assert {k: v.tolist() for k, v in ir.sources(module).items()} == {k: v.tolist() for k, v in before.items()}
+    assert {k: v.tolist() for k, v in ir.sources(module).items()} == {
+        k: v.tolist() for k, v in before.items()
+    }
 
 
 def test_a_vanishing_transpose_hands_its_sources_down(ir):
@@ -145,3 +148,13 @@ def test_layout_ops_give_no_name_away(ir):
 
     rewrite(module, relu_first)
     assert only(module, graph.ReluOp).location == name("relu1")
+
+
+def test_a_user_error_in_a_pattern_stays_one_sentence(ir):
+    module = ir.parse(
+        'x: tensor<100xf32>\n%c = graph.constant #nacre.blob<"weight", "00ff"> : tensor<100xf32>\n'
+        "%n = graph.neg %c : tensor<100xf32>\n%y = graph.mul %x, %n : tensor<100xf32>"
+    )
+    with pytest.raises(NacreError, match="constant 00ff… is not in the module's store") as caught:
+        canonicalize(module)
+    assert "graph.neg" not in str(caught.value)

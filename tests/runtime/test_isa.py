@@ -88,7 +88,7 @@ def test_the_size_in_the_header_is_the_size():
     sized()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(commands(), min_size=1, max_size=3), st.data())
 def test_damaged_code_decodes_or_is_refused(program, data):
     code = bytearray(b"".join(encode(c, NUMBERS) for c in program))
@@ -101,7 +101,7 @@ def test_damaged_code_decodes_or_is_refused(program, data):
         assert "the code is damaged at byte" in str(error)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(commands(), st.data())
 def test_truncated_code_is_refused(command, data):
     code = encode(command, NUMBERS)
@@ -120,3 +120,10 @@ def test_an_instruction_on_a_foreign_queue_is_refused():
     code[1] ^= 1
     with pytest.raises(FileFormatError, match=r"header of npu\.load is inconsistent"):
         decode(bytes(code), KERNELS)
+
+
+def test_an_instruction_with_bytes_too_many_is_refused():
+    code = bytearray(encode(Command(CLASSES[0], SimpleNamespace(), {}, (0,) * QUEUES), NUMBERS))
+    struct.pack_into("<I", code, 4, len(code) + 3)
+    with pytest.raises(FileFormatError, match=r"npu\.load has 3 bytes too many"):
+        decode(bytes(code) + bytes(3), KERNELS)

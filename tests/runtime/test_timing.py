@@ -129,7 +129,7 @@ def test_a_full_queue_holds_up_the_front_end():
 
 def test_deadlock_names_command_and_layer():
     stuck = program([load(8), clamp(8, (2, 0, 0, 0, 0)), load(8, (0, 0, 0, 1, 0))], layers=["a", "b", "c"])
-    with pytest.raises(Fault, match=r"deadlocks after 1 of 3 commands: command 1 \(npu\.clamp, layer 'b'\) waits"):
+    with pytest.raises(Fault, match=r"after 1 of 3 commands: command 1 \(npu\.clamp, layer 'b'\) waits"):
         simulate(stuck)
 
 
@@ -175,7 +175,7 @@ def programs(draw):
     )  # fmt: skip
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(programs())
 def test_time_is_honest(executable):
     machine, timing = executable.machine, simulate(executable)
@@ -186,7 +186,7 @@ def test_time_is_honest(executable):
     assert slack >= sum(w.sram_bytes for w in work) / (machine.sram_banks * machine.sram_bytes_per_cycle)
     assert timing.dram_bytes_read == sum(w.dram_bytes_read for w in work)
     assert timing.cycles == math.ceil(timing.end.max() - 1e-6)
-    assert timing.cycles <= sum(w.cycles for w in work) * 2 + 1  # at worst everything in turn, sharing included
+    assert timing.cycles <= sum(w.cycles for w in work) * 2 + 1  # hardly slower than in turn
     assert all(busy <= timing.cycles for busy in timing.busy_cycles.values())
     for engine in ("nn", "fabric"):
         alone = sum(w.cycles for w, c in zip(work, executable.commands) if ENGINE_OF[c.queue] == engine)
@@ -194,7 +194,7 @@ def test_time_is_honest(executable):
     assert sum(x.cycles for x in timing.layers.values()) == pytest.approx(timing.end.max())
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(programs())
 def test_time_keeps_queue_order_and_waits(executable):
     timing = simulate(executable)
@@ -219,6 +219,7 @@ def test_trace(tmp_path):
     rows = {e["tid"]: e["args"]["name"] for e in document["traceEvents"] if e["name"] == "thread_name"}
     assert rows == {int(q): q.name for q in Queue}
     slices = [e for e in document["traceEvents"] if e["ph"] == "X"]
-    assert [(e["name"], rows[e["tid"]]) for e in slices] == [("first load", "LOAD"), ("second clamp", "FABRIC")]
-    assert [(e["ts"], e["dur"]) for e in slices] == [(0, pytest.approx(0.84)), (pytest.approx(0.84), pytest.approx(0.1))]
+    names = [(e["name"], rows[e["tid"]]) for e in slices]
+    assert names == [("first load", "LOAD"), ("second clamp", "FABRIC")]
+    assert [x for e in slices for x in (e["ts"], e["dur"])] == pytest.approx([0, 0.84, 0.84, 0.1])
     assert slices[1]["args"]["waits"] == {"LOAD": 1}

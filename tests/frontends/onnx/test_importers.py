@@ -291,6 +291,10 @@ def test_a_composite_operator_keeps_the_node_s_name(interpret):
     check(interpret, [compose], {"x": floats(2, 3, 4, 5)})
 
 
+def test_the_default_domain_has_two_names(interpret):
+    check(interpret, helper.make_node("Softmax", ["x"], ["y"], domain="ai.onnx", axis=0), {"x": floats(3, 4)})
+
+
 def test_layer_names_are_unique():
     nodes = [helper.make_node("Relu", [a], [b], name="act") for a, b in (("x", "p"), ("p", "q"), ("q", "y"))]
     ops = main_ops(import_onnx(model_of(nodes, {"x": floats(3)})))[:-1]

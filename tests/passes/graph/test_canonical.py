@@ -6,6 +6,8 @@ from nacre.dialects import graph
 from nacre.dialects.declarative import attribute_of
 from nacre.passes.graph import canonical
 from nacre.passes.rewrite import canonicalize
+from xdsl.context import Context
+from xdsl.transforms.canonicalize import CanonicalizePass
 
 assert canonical.__all__  # importing it registered the patterns
 
@@ -39,6 +41,14 @@ CASES = {
         "%y = graph.transpose %b {permutation = [0, 2, 1]} : tensor<2x5x3xf32>",
         ["%1 = graph.reshape %0 {shape = [2, 5, 3]} : tensor<2x5x3xf32>"],
     ),
+    "transposes around a squeeze that move values stay": (
+        "x: tensor<2x1x5x3xf32>\n%a = graph.transpose %x {permutation = [0, 3, 1, 2]} : tensor<2x3x1x5xf32>\n"
+        "%b = graph.reshape %a {shape = [2, 3, 5]} : tensor<2x3x5xf32>\n"
+        "%y = graph.transpose %b {permutation = [1, 0, 2]} : tensor<3x2x5xf32>",
+        ["%1 = graph.transpose %0 {permutation = [0, 3, 1, 2]} : tensor<2x3x1x5xf32>",
+         "%2 = graph.reshape %1 {shape = [2, 3, 5]} : tensor<2x3x5xf32>",
+         "%3 = graph.transpose %2 {permutation = [1, 0, 2]} : tensor<3x2x5xf32>"],
+    ),
     "whole slice": (
         f"x: {SMALL}\n%y = graph.slice %x {{starts = [0, 0], sizes = [2, 3], steps = [1, 1]}} : {SMALL}", []
     ),
@@ -71,7 +81,8 @@ CASES = {
         ["%1 = graph.concat %0, %0, %0 {axis = 1} : tensor<2x9xf32>"],
     ),
     "concat of split": (
-        f"x: {SMALL}\n%a, %b = graph.split %x {{axis = 1, sizes = [1, 2]}} : tensor<2x1xf32>, tensor<2x2xf32>\n"
+        f"x: {SMALL}\n%a, %b = graph.split %x {{axis = 1, sizes = [1, 2]}} : tensor<2x1xf32>, "
+        f"tensor<2x2xf32>\n"
         f"%y = graph.concat %a, %b {{axis = 1}} : {SMALL}",
         [],
     ),
@@ -84,7 +95,8 @@ CASES = {
         ["%2 = graph.mul %0, %1 : tensor<2x3xf32>"],
     ),
     "broadcast that makes the shape stays": (
-        f"x: tensor<3xf32>\n%a = graph.broadcast %x {{shape = [2, 3]}} : {SMALL}\n%y = graph.mul %x, %a : {SMALL}",
+        f"x: tensor<3xf32>\n%a = graph.broadcast %x {{shape = [2, 3]}} : {SMALL}\n"
+        f"%y = graph.mul %x, %a : {SMALL}",
         ["%1 = graph.broadcast %0 {shape = [2, 3]} : tensor<2x3xf32>",
          "%2 = graph.mul %0, %1 : tensor<2x3xf32>"],
     ),
@@ -99,20 +111,25 @@ CASES = {
     ),
     "zero that broadcasts stays": (
         f"x: tensor<1x3xf32>\n%c = graph.constant dense<0.0> : {SMALL}\n%y = graph.add %x, %c : {SMALL}",
-        ["%1 = graph.constant dense<0.000000e+00> : tensor<2x3xf32>", "%2 = graph.add %0, %1 : tensor<2x3xf32>"],
+        ["%1 = graph.constant dense<0.000000e+00> : tensor<2x3xf32>",
+         "%2 = graph.add %0, %1 : tensor<2x3xf32>"],
     ),
-    "mul by one": (f"x: {SMALL}\n%c = graph.constant dense<1.0> : tensor<f32>\n%y = graph.mul %x, %c : {SMALL}", []),
-    "power of one": (f"x: {SMALL}\n%c = graph.constant dense<1.0> : tensor<f32>\n%y = graph.pow %x, %c : {SMALL}", []),
+    "mul by one": (f"x: {SMALL}\n%c = graph.constant dense<1.0> : tensor<f32>\n"
+    f"%y = graph.mul %x, %c : {SMALL}", []),
+    "power of one": (f"x: {SMALL}\n%c = graph.constant dense<1.0> : tensor<f32>\n"
+    f"%y = graph.pow %x, %c : {SMALL}", []),
     "square": (
         f"x: {SMALL}\n%c = graph.constant dense<2.0> : tensor<f32>\n%y = graph.pow %x, %c : {SMALL}",
         ["%1 = graph.mul %0, %0 : tensor<2x3xf32>"],
     ),
     "subtract a constant": (
         f"x: {SMALL}\n%c = graph.constant dense<2.5> : tensor<f32>\n%y = graph.sub %x, %c : {SMALL}",
-        ["%1 = graph.constant dense<-2.500000e+00> : tensor<f32>", "%2 = graph.add %0, %1 : tensor<2x3xf32>"],
+        ["%1 = graph.constant dense<-2.500000e+00> : tensor<f32>",
+         "%2 = graph.add %0, %1 : tensor<2x3xf32>"],
     ),
     "divide by a power of two": (
-        f"x: {SMALL}\n%c = graph.constant dense<[4.0, -0.5, 1.0]> : tensor<3xf32>\n%y = graph.div %x, %c : {SMALL}",
+        f"x: {SMALL}\n%c = graph.constant dense<[4.0, -0.5, 1.0]> : tensor<3xf32>\n"
+        f"%y = graph.div %x, %c : {SMALL}",
         ["%1 = graph.constant dense<[2.500000e-01, -2.000000e+00, 1.000000e+00]> : tensor<3xf32>",
          "%2 = graph.mul %0, %1 : tensor<2x3xf32>"],
     ),
@@ -121,7 +138,8 @@ CASES = {
         ["%1 = graph.constant dense<3.000000e+00> : tensor<f32>", "%2 = graph.div %0, %1 : tensor<2x3xf32>"],
     ),
     "relu6 from max and min": (
-        f"x: {SMALL}\n%c = graph.constant dense<0.0> : tensor<f32>\n%d = graph.constant dense<6.0> : tensor<f32>\n"
+        f"x: {SMALL}\n%c = graph.constant dense<0.0> : tensor<f32>\n"
+        f"%d = graph.constant dense<6.0> : tensor<f32>\n"
         f"%a = graph.max %c, %x : {SMALL}\n%y = graph.min %a, %d : {SMALL}",
         ["%1 = graph.clamp %0 {low = 0.0, high = 6.0} : tensor<2x3xf32>"],
     ),
@@ -157,7 +175,8 @@ CASES = {
         [],
     ),
     "constants are computed": (
-        f"x: {SMALL}\n%c = graph.constant dense<4.0> : tensor<2x1xf32>\n%d = graph.sqrt %c : tensor<2x1xf32>\n"
+        f"x: {SMALL}\n%c = graph.constant dense<4.0> : tensor<2x1xf32>\n"
+        f"%d = graph.sqrt %c : tensor<2x1xf32>\n"
         "%e = graph.constant dense<[1.0, 2.0, 3.0]> : tensor<3xf32>\n"
         f"%f = graph.add %d, %e : {SMALL}\n%y = graph.mul %x, %f : {SMALL}",
         ["%1 = graph.constant dense<[[3.000000e+00, 4.000000e+00, 5.000000e+00], "
@@ -187,7 +206,8 @@ def pooled(op: str, below: str = PAD, size: int = 4) -> str:
         (pooled(f"graph.avg_pool %a {{{POOL}, pads = [0, 0, 0, 0]}}"), "pads = [1, 0, 0, 1]"),
         (pooled(f"graph.avg_pool %a {{{POOL}, pads = [1, 1, 0, 0], count_include_pad = true}}", size=5),
          "pads = [2, 1, 0, 1]"),
-        (pooled(f"graph.avg_pool %a {{{POOL}, pads = [0, 0, 1, 1], overhang = [1, 1], count_include_pad = true}}",
+        (pooled(f"graph.avg_pool %a {{{POOL}, pads = [0, 0, 1, 1], overhang = [1, 1], "
+            f"count_include_pad = true}}",
                 size=5), "pads = [1, 0, 1, 2]"),
     ],
 )  # fmt: skip
@@ -204,7 +224,8 @@ def test_pad_stays_before_a_pool_whose_own_pads_do_not_count(ir):
 def test_zero_pad_of_max_pool_needs_values_above_zero(ir):
     pool = f"graph.max_pool %a {{{POOL}, pads = [0, 0, 0, 0]}}"
     assert len(ir.same(ir.parse(pooled(pool)), canonicalize)) == 2
-    lines = ir.same(ir.parse(pooled(pool).replace("%a =", f"%r = graph.relu %x : {T}\n%a =").replace("pad %x", "pad %r")),
+    lines = ir.same(ir.parse(pooled(pool).replace("%a =", f"%r = graph.relu %x : {T}\n"
+        f"%a =").replace("pad %x", "pad %r")),
                     canonicalize)  # fmt: skip
     assert [line.split()[2] for line in lines] == ["graph.relu", "graph.max_pool"]
     module = ir.parse(pooled(pool))
@@ -216,7 +237,8 @@ def test_zero_pad_of_max_pool_needs_values_above_zero(ir):
 def test_zero_pad_becomes_conv_pads(ir):
     module = ir.parse(
         f"x: {T}\n%a = {PAD}\n%w = graph.constant dense<0.5> : tensor<2x2x2x3xf32>\n"
-        "%y = graph.conv %a, %w {strides = [1, 1], pads = [0, 1, 0, 0], dilations = [1, 1]} : tensor<1x4x5x3xf32>"
+        "%y = graph.conv %a, %w {strides = [1, 1], pads = [0, 1, 0, 0], dilations = [1, 1]} "
+        ": tensor<1x4x5x3xf32>"
     )
     lines = ir.same(module, canonicalize, rtol=1e-6)
     assert len(lines) == 2 and "pads = [1, 1, 0, 1]" in lines[1]
@@ -225,12 +247,35 @@ def test_zero_pad_becomes_conv_pads(ir):
 @pytest.mark.parametrize("change", ["value = 1.0, ", 'mode = "edge", '])
 def test_other_pads_stay_before_conv(ir, change):
     module = ir.parse(
-        f"x: {T}\n%a = {PAD.replace('{', '{' + change)}\n%w = graph.constant dense<0.5> : tensor<2x2x2x3xf32>\n"
-        "%y = graph.conv %a, %w {strides = [1, 1], pads = [0, 0, 0, 0], dilations = [1, 1]} : tensor<1x4x4x3xf32>"
+        f"x: {T}\n%a = {PAD.replace('{', '{' + change)}\n"
+        "%w = graph.constant dense<0.5> : tensor<2x2x2x3xf32>\n"
+        "%y = graph.conv %a, %w {strides = [1, 1], pads = [0, 0, 0, 0], dilations = [1, 1]} "
+        ": tensor<1x4x4x3xf32>"
     )
     assert ir.names(module) == ["pad", "conv"]
     ir.same(module, canonicalize)
     assert ir.names(module) == ["pad", "conv"]
+
+
+def test_plain_xdsl_canonicalize_finds_the_patterns(ir):
+    module = ir.parse(f"x: {SMALL}\n%a = graph.relu %x : {SMALL}\n%y = graph.relu %a : {SMALL}")
+    CanonicalizePass().apply(Context(), module)
+    assert ir.names(module) == ["relu"]
+
+
+def test_stored_integers_are_moved_but_not_computed_with(ir):
+    quantised = "tensor<2x3x!quant.uniform<i8:f32, 0.5:3>>"
+    module = ir.parse(
+        f"x: {quantised}\n%c = graph.constant dense<[[-4, 3, 5]]> : tensor<1x3xi8> "
+        ": tensor<1x3x!quant.uniform<i8:f32, 0.5:3>>\n"
+        f"%b = graph.broadcast %c {{shape = [2, 3]}} : {quantised}\n"
+        f"%r = graph.relu %b : {quantised}\n%y = graph.concat %x, %r {{axis = 0}} "
+        ": tensor<4x3x!quant.uniform<i8:f32, 0.5:3>>"
+    )
+    canonicalize(module)
+    assert ir.names(module) == ["relu", "concat"]
+    (constant,) = [o for o in module.walk() if isinstance(o, graph.ConstantOp)]
+    assert constant.array().tolist() == [[-4, 3, 5]] * 2 and constant.array().dtype == np.int8
 
 
 def test_large_results_are_not_folded(ir):

@@ -86,7 +86,9 @@ def test_constant_a_channel_after_linear(ir, name, operator):
     shape = "tensor<6x1x1xf32>" if name == "behind a transpose" else C
     swapped, operator = operator.startswith("swapped"), operator.split()[-1]
     operands = "%k, %c" if swapped else "%c, %k"
-    module = ir.parse(f"x: {of}\n{body}\n%k = {fill(shape, 5, 0.3)}\n%y = graph.{operator} {operands} : {result}")
+    module = ir.parse(
+        f"x: {of}\n{body}\n%k = {fill(shape, 5, 0.3)}\n%y = graph.{operator} {operands} : {result}"
+    )
     ir.same(module, fold_scale, rtol=2e-5)
     assert ir.names(module) == left
 
@@ -109,7 +111,9 @@ def test_both_locations_and_the_last_source_stay(ir):
 
 def test_a_conv_used_twice_keeps_its_weights(ir):
     of, body, result, _ = LINEAR["conv"]
-    module = ir.parse(f"x: {of}\n{body}\n{batch_norm('%c', result, 3, result='%n')}\n%y = graph.add %n, %c : {result}")
+    module = ir.parse(
+        f"x: {of}\n{body}\n{batch_norm('%c', result, 3, result='%n')}\n%y = graph.add %n, %c : {result}"
+    )
     ir.same(module, fold_norm, rtol=2e-5)
     assert ir.names(module) == ["conv", "mul", "add", "add"]
 

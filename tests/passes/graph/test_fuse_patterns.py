@@ -30,23 +30,30 @@ def program(body: str, **constants: float) -> str:
 
 
 ERF = "a = div %x, %r\nb = erf %a\nc = add %b, %one\n"
-TANH = "q = mul %x, %x\np = mul %q, %x\na = mul %p, %k\nb = add %x, %a\nc = mul %b, %s\nd = tanh %c\ne = add %d, %one\n"
+TANH = (
+    "q = mul %x, %x\np = mul %q, %x\na = mul %p, %k\nb = add %x, %a\nc = mul %b, %s\nd = tanh %c\n"
+    "e = add %d, %one\n"
+)
 R, S, K = 2**0.5, (2 / 3.141592653589793) ** 0.5, 0.044715
 GELU = {
-    "pytorch": (ERF + "d = mul %x, %c\ny = mul %d, %h", dict(r=R, one=1.0, h=0.5)),
-    "half first": (ERF + "d = mul %x, %h\ny = mul %d, %c", dict(r=R, one=1.0, h=0.5)),
-    "half last, swapped": (ERF + "d = mul %c, %x\ny = mul %h, %d", dict(r=R, one=1.0, h=0.5)),
-    "divided by two": (ERF + "d = mul %x, %c\ny = div %d, %h", dict(r=R, one=1.0, h=2.0)),
-    "factor below": (ERF.replace("div", "mul") + "d = mul %x, %c\ny = mul %d, %h", dict(r=R / 2, one=1.0, h=0.5)),
-    "tanh": (TANH + "f = mul %x, %e\ny = mul %f, %h", dict(k=K, s=S, one=1.0, h=0.5)),
+    "pytorch": (ERF + "d = mul %x, %c\ny = mul %d, %h", {"r": R, "one": 1.0, "h": 0.5}),
+    "half first": (ERF + "d = mul %x, %h\ny = mul %d, %c", {"r": R, "one": 1.0, "h": 0.5}),
+    "half last, swapped": (ERF + "d = mul %c, %x\ny = mul %h, %d", {"r": R, "one": 1.0, "h": 0.5}),
+    "divided by two": (ERF + "d = mul %x, %c\ny = div %d, %h", {"r": R, "one": 1.0, "h": 2.0}),
+    "factor below": (
+        ERF.replace("div", "mul") + "d = mul %x, %c\ny = mul %d, %h",
+        {"r": R / 2, "one": 1.0, "h": 0.5},
+    ),
+    "tanh": (TANH + "f = mul %x, %e\ny = mul %f, %h", {"k": K, "s": S, "one": 1.0, "h": 0.5}),
     "tanh with pow": (
-        TANH.replace("q = mul %x, %x\np = mul %q, %x", "p = pow %x, %three") + "f = mul %x, %h\ny = mul %f, %e",
-        dict(k=K, s=S, one=1.0, h=0.5, three=3.0),
+        TANH.replace("q = mul %x, %x\np = mul %q, %x", "p = pow %x, %three")
+        + "f = mul %x, %h\ny = mul %f, %e",
+        {"k": K, "s": S, "one": 1.0, "h": 0.5, "three": 3.0},
     ),
     "tanh with x taken out": (
         "q = mul %x, %x\na = mul %q, %k\nb = add %a, %one\nt = mul %x, %b\nc = mul %t, %s\nd = tanh %c\n"
         "e = add %d, %one\nf = mul %x, %e\ny = mul %f, %h",
-        dict(k=K, s=S, one=1.0, h=0.5),
+        {"k": K, "s": S, "one": 1.0, "h": 0.5},
     ),
 }
 
@@ -60,9 +67,9 @@ def test_gelu(ir, name):
     assert ("approximate = true" in lines[0]) == name.startswith("tanh")
 
 
-@pytest.mark.parametrize("wrong", [dict(r=1.5), dict(one=2.0), dict(h=0.25)])
+@pytest.mark.parametrize("wrong", [{"r": 1.5}, {"one": 2.0}, {"h": 0.25}])
 def test_other_numbers_are_no_gelu(ir, wrong):
-    module = ir.parse(program(GELU["pytorch"][0], **{**dict(r=R, one=1.0, h=0.5), **wrong}))
+    module = ir.parse(program(GELU["pytorch"][0], **{"r": R, "one": 1.0, "h": 0.5, **wrong}))
     ir.same(module, fuse)
     assert "gelu" not in ir.names(module)
 
@@ -81,9 +88,9 @@ def test_gelu_takes_all_locations(ir):
 
 RELU6 = "a = add %x, %three\nb = clamp %a {low = 0.0, high = 6.0}\n"
 HARD_SWISH = {
-    "divided last": (RELU6 + "c = mul %x, %b\ny = div %c, %six", dict(three=3.0, six=6.0)),
-    "divided first": (RELU6 + "c = div %b, %six\ny = mul %x, %c", dict(three=3.0, six=6.0)),
-    "multiplied": (RELU6 + "c = mul %b, %six\ny = mul %c, %x", dict(three=3.0, six=1 / 6)),
+    "divided last": (RELU6 + "c = mul %x, %b\ny = div %c, %six", {"three": 3.0, "six": 6.0}),
+    "divided first": (RELU6 + "c = div %b, %six\ny = mul %x, %c", {"three": 3.0, "six": 6.0}),
+    "multiplied": (RELU6 + "c = mul %b, %six\ny = mul %c, %x", {"three": 3.0, "six": 1 / 6}),
     "of hard_sigmoid": ("a = hard_sigmoid %x {alpha = 0.16666667, beta = 0.5}\ny = mul %x, %a", {}),
 }
 
@@ -159,7 +166,9 @@ def test_layer_norm_after_canonicalisation_too(ir):
 
 def test_layer_norm_with_the_difference_written_twice(ir):
     text = layer_norm("graph.mul %d2, %d2", DIVISIONS[0])
-    text = text.replace("%q =", f"%m2 = graph.reduce_mean %x {{axes = [2]}} : {ONE}\n%d2 = graph.sub %x, %m2 : {X}\n%q =")
+    text = text.replace(
+        "%q =", f"%m2 = graph.reduce_mean %x {{axes = [2]}} : {ONE}\n%d2 = graph.sub %x, %m2 : {X}\n%q ="
+    )
     module = ir.parse(text)
     ir.same(module, fuse, rtol=1e-5)
     assert ir.names(module) == ["layer_norm"]

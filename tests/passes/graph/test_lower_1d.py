@@ -24,19 +24,23 @@ def weight(shape: str) -> str:
 OPS = {
     "conv": (
         weight("3x2x6")
-        + "\n%y = graph.conv %x, %w {strides = [2], pads = [1, 2], dilations = [2], groups = 2} : tensor<2x4x6xf32>"
+        + "\n%y = graph.conv %x, %w {strides = [2], pads = [1, 2], dilations = [2], groups = 2} "
+            ": tensor<2x4x6xf32>"
     ),
     "conv_transpose": (
         weight("3x4x6") + "\n%y = graph.conv_transpose %x, %w "
         "{strides = [2], pads = [1, 0], dilations = [1], output_pads = [1]} : tensor<2x19x6xf32>"
     ),
-    "max_pool": "%y = graph.max_pool %x {kernel = [3], strides = [2], pads = [1, 0], dilations = [1]} : tensor<2x4x4xf32>",
+    "max_pool": "%y = graph.max_pool %x {kernel = [3], strides = [2], pads = [1, 0], "
+    "dilations = [1]} : tensor<2x4x4xf32>",
     "avg_pool": (
-        "%y = graph.avg_pool %x {kernel = [3], strides = [2], pads = [1, 1], dilations = [1], overhang = [1], "
+        "%y = graph.avg_pool %x {kernel = [3], strides = [2], pads = [1, 1], dilations = [1], "
+        "overhang = [1], "
         "count_include_pad = true} : tensor<2x5x4xf32>"
     ),
     **{
-        f"resize {mode} {where}": f'%y = graph.resize %x {{sizes = [14], mode = "{mode}", coordinates = "{where}"'
+        f"resize {mode} {where}": f'%y = graph.resize %x {{sizes = [14], mode = "{mode}", '
+        f'coordinates = "{where}"'
         f"{more}}} : tensor<2x14x4xf32>"
         for mode in ("nearest", "linear", "cubic")
         for where, more in (
@@ -72,7 +76,8 @@ def test_reshapes_between_spatial_ops_cancel(ir):
 
 def test_two_dimensional_ops_stay(ir):
     module = ir.parse(
-        "x: tensor<1x4x4x2xf32>\n%y = graph.max_pool %x {kernel = [2, 2], strides = [1, 1], pads = [0, 0, 0, 0], "
+        "x: tensor<1x4x4x2xf32>\n%y = graph.max_pool %x {kernel = [2, 2], strides = [1, 1], pads = [0, "
+        "0, 0, 0], "
         "dilations = [1, 1]} : tensor<1x3x3x2xf32>"
     )
     before = ir.lines(module)

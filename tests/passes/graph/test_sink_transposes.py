@@ -1,4 +1,4 @@
-"""graph-sink-transposes: what lies between channels-last ops becomes channels-last, and nothing else changes."""
+"""graph-sink-transposes: what lies between channels-last ops becomes so too, nothing else changes."""
 
 import numpy as np
 import pytest
@@ -34,13 +34,16 @@ def between_pools(body: str, after: str = NCHW) -> str:
     return (
         f"x: {NHWC}\n%p = graph.max_pool %x {POOL} : {NHWC}\n"
         f"%t = graph.transpose %p {{permutation = [0, 3, 1, 2]}} : {NCHW}\n{body}\n"
-        f"%u = graph.transpose %o {{permutation = [0, 2, 3, 1]}} : {last}\n%y = graph.max_pool %u {POOL} : {last}"
+        f"%u = graph.transpose %o {{permutation = [0, 2, 3, 1]}} : {last}\n"
+        f"%y = graph.max_pool %u {POOL} : {last}"
     )
 
 
 def random(shape: str) -> str:
     sizes = [int(d) for d in shape.removesuffix(">").removeprefix("tensor<").split("x")[:-1]]
-    return f"graph.constant dense<{np.random.default_rng(3).standard_normal(sizes).round(3).tolist()}> : {shape}"
+    return (
+        f"graph.constant dense<{np.random.default_rng(3).standard_normal(sizes).round(3).tolist()}> : {shape}"
+    )
 
 
 Q = "!quant.uniform<i8:f32, 0.1:3>"
@@ -50,7 +53,8 @@ CASES = {
     "both operands": (
         f"%a = graph.sigmoid %t : {NCHW}\n%o = graph.mul %t, %a : {NCHW}", NCHW, ["sigmoid", "mul"]
     ),
-    "scalar": (f"%c = graph.constant dense<2.5> : tensor<f32>\n%o = graph.div %c, %t : {NCHW}", NCHW, ["div"]),
+    "scalar": (f"%c = graph.constant dense<2.5> : tensor<f32>\n"
+    f"%o = graph.div %c, %t : {NCHW}", NCHW, ["div"]),
     "channel constant": (
         f"%c = {random('tensor<6x1x1xf32>')}\n%o = graph.prelu %t, %c : {NCHW}", NCHW, ["prelu"]
     ),
@@ -101,7 +105,8 @@ CASES = {
     ),
     "reduced axes that vanish": (
         "%a = graph.reduce_min %t {axes = [1], keepdims = false} : tensor<2x4x4xf32>\n"
-        f"%b = graph.reshape %a {{shape = [2, 1, 4, 4]}} : tensor<2x1x4x4xf32>\n%o = graph.sub %t, %b : {NCHW}",
+        f"%b = graph.reshape %a {{shape = [2, 1, 4, 4]}} : tensor<2x1x4x4xf32>\n"
+        f"%o = graph.sub %t, %b : {NCHW}",
         NCHW, ["reduce_min", "reshape", "sub"],
     ),
     "broadcast": (
@@ -156,11 +161,32 @@ def test_layer_norm_over_all_but_the_batch_needs_source_order_of_its_scale(ir):
     assert ir.names(module) == ["max_pool", "layer_norm", "max_pool"]
 
 
+def test_layer_norm_over_space_keeps_its_layout(ir):
+    """In channels-last the normalised axes would not be the last ones."""
+    body = f"%c = {random('tensor<4x4xf32>')}\n%o = graph.layer_norm %t, %c {{axis = 2}} : {NCHW}"
+    module = ir.parse(between_pools(body))
+    ir.same(module, sink)
+    assert ir.names(module) == ["max_pool", "transpose", "layer_norm", "transpose", "max_pool"]
+
+
+def test_a_reshape_whose_sides_mean_different_axes_keeps_its_layout(ir):
+    """Channels become space and space becomes channels: no order of the one is an order of the other."""
+    module = ir.parse(
+        f"x: {NHWC}\n%p = graph.max_pool %x {POOL} : {NHWC}\n"
+        f"%t = graph.transpose %p {{permutation = [0, 3, 1, 2]}} : {NCHW}\n"
+        "%r = graph.reshape %t {shape = [2, 2, 3, 16]} : tensor<2x2x3x16xf32>\n"
+        f"%y = graph.max_pool %r {POOL} : tensor<2x2x3x16xf32>"
+    )
+    ir.same(module, sink)
+    assert ir.names(module) == ["max_pool", "transpose", "reshape", "max_pool"]
+
+
 def test_flatten_goes_into_the_rows_of_dense_weights(ir):
     module = ir.parse(
         f"x: {NHWC}\n%p = graph.max_pool %x {POOL} : {NHWC}\n"
         f"%t = graph.transpose %p {{permutation = [0, 3, 1, 2]}} : {NCHW}\n"
-        '%f = graph.reshape %t {shape = [2, 96], nacre.source = #nacre.source<"f" [0, 1]>} : tensor<2x96xf32>\n'
+        '%f = graph.reshape %t {shape = [2, 96], nacre.source = #nacre.source<"f" [0, 1]>} '
+        ": tensor<2x96xf32>\n"
         f"%w = {random('tensor<96x3xf32>')}\n"
         "%a = graph.matmul %f, %w : tensor<2x3xf32>\n"
         f"%v = {random('tensor<96x2xf32>')}\n%b = graph.matmul %f, %v : tensor<2x2xf32>\n"
@@ -198,7 +224,8 @@ def test_int8_moves_rather_than_float(ir):
     module = ir.parse(
         f"x: {NCHW}\n%q = quant.qcast %x : {NCHW} to tensor<2x6x4x4x{Q}>\n"
         f"%d = quant.dcast %q : tensor<2x6x4x4x{Q}> to {NCHW}\n"
-        f"%t = graph.transpose %d {{permutation = [0, 2, 3, 1]}} : {NHWC}\n%y = graph.max_pool %t {POOL} : {NHWC}"
+        f"%t = graph.transpose %d {{permutation = [0, 2, 3, 1]}} : {NHWC}\n"
+        f"%y = graph.max_pool %t {POOL} : {NHWC}"
     )
     ir.same(module, sink)
     assert ir.names(module) == ["quant.qcast", "transpose", "quant.dcast", "max_pool"]
@@ -262,10 +289,11 @@ class Network:
         return op.result
 
     def pool(self, index):
-        ones = dict(kernel=(1, 1), strides=(1, 1), pads=(0,) * 4, dilations=(1, 1))
+        ones = {"kernel": (1, 1), "strides": (1, 1), "pads": (0,) * 4, "dilations": (1, 1)}
         last = self.add(graph.TransposeOp, self.pick(), permutation=(0, 2, 3, 1))
         self.keep(
-            self.add(graph.TransposeOp, self.add(graph.MaxPoolOp, last, **ones), permutation=(0, 3, 1, 2)), index
+            self.add(graph.TransposeOp, self.add(graph.MaxPoolOp, last, **ones), permutation=(0, 3, 1, 2)),
+            index,
         )
 
     def unary(self, index):
@@ -330,7 +358,8 @@ def moved(module):
     return sum(
         size_of(op.input)
         for op in module.walk()
-        if isinstance(op, graph.TransposeOp) and not only_moves_ones(shape_of(op.input), op.parameters().permutation)
+        if isinstance(op, graph.TransposeOp)
+        and not only_moves_ones(shape_of(op.input), op.parameters().permutation)
     )
 
 
