@@ -14,14 +14,15 @@ if TYPE_CHECKING:
     from .backends.compile import compile
     from .backends.program import Program
     from .backends.session import Session
+    from .backends.verify import Report, verify
     from .errors import NacreError
 
 _HOME = {
     "compile": "backends.compile", "Program": "backends.program", "Session": "backends.session",
-    "NacreError": "errors",
+    "NacreError": "errors", "Report": "backends.verify", "verify": "backends.verify",
 }  # fmt: skip
 
-__all__ = ["NacreError", "Program", "Session", "compile"]
+__all__ = ["NacreError", "Program", "Report", "Session", "compile", "verify"]
 
 
 def __getattr__(name: str) -> Any:

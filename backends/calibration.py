@@ -15,19 +15,21 @@ Expected = Mapping[str, tuple[tuple[int, ...], np.dtype]]
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 
 
-def calibration_batches(source: Any, expected: Expected) -> Iterator[dict[str, np.ndarray]]:
+def calibration_batches(
+    source: Any, expected: Expected, what: str = "calibration sample"
+) -> Iterator[dict[str, np.ndarray]]:
     """Named inputs, one set a sample, checked against what the model expects.
 
     source: a folder of .npy/.npz files, an .npz or .npy file, an iterable of {name: array}, or an object with
-    ONNX Runtime's `get_next()`. An array with one axis more than the input holds that many samples. Raises
-    InputError with the sample's number, or for an empty source.
+    ONNX Runtime's `get_next()`. An array with one axis more than the input holds that many samples. `what`
+    names a sample in messages. Raises InputError with the sample's number, or for an empty source.
     """
     count = 0
     for sample in _samples(source, expected):
-        yield _checked(sample, expected, count)
+        yield _checked(sample, expected, f"{what} {count}")
         count += 1
     if not count:
-        raise InputError("the calibration set is empty: int8 needs a few representative inputs")
+        raise InputError(f"there is no {what}: give a few representative inputs")
 
 
 def _samples(source: Any, expected: Expected) -> Iterator[Mapping[str, np.ndarray]]:
@@ -75,7 +77,7 @@ def _from_path(path: Path, expected: Expected) -> Iterator[Mapping[str, np.ndarr
 
 def _unstacked(arrays: Mapping[str, np.ndarray], expected: Expected) -> Iterator[dict[str, np.ndarray]]:
     """One sample, or as many as the arrays have in front of the input's own axes."""
-    counts = set()
+    counts: set[int | None] = set()
     for name, array in arrays.items():
         if name in expected:
             shape = expected[name][0]
@@ -94,20 +96,20 @@ def _unstacked(arrays: Mapping[str, np.ndarray], expected: Expected) -> Iterator
         yield {n: a[index].reshape(expected[n][0]) if n in expected else a for n, a in arrays.items()}
 
 
-def _checked(sample: Mapping[str, Any], expected: Expected, number: int) -> dict[str, np.ndarray]:
+def _checked(sample: Mapping[str, Any], expected: Expected, label: str) -> dict[str, np.ndarray]:
     found = {}
     for name in sample:
         if name not in expected:
             raise InputError(
-                f"calibration sample {number}: there is no input '{name}'; the inputs are {', '.join(expected)}"
+                f"{label}: there is no input '{name}'; the inputs are {', '.join(expected)}"
             )
     for name, (shape, dtype) in expected.items():
         if name not in sample:
-            raise InputError(f"calibration sample {number}: the input '{name}' is missing")
+            raise InputError(f"{label}: the input '{name}' is missing")
         array = np.asarray(sample[name])
         if array.shape != shape or array.dtype != dtype:
             raise InputError(
-                f"calibration sample {number}: '{name}' should be {dtype}{list(shape)}, "
+                f"{label}: '{name}' should be {dtype}{list(shape)}, "
                 f"but is {array.dtype}{list(array.shape)}"
             )
         found[name] = array

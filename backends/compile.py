@@ -15,11 +15,7 @@ from xdsl.passes import ModulePass
 from ..dialects.text import load_module
 from ..dialects.types import dtype_of, element_type, shape_of
 from ..errors import CompileError, ImportFailed
-from ..passes.graph.fold_batch_norm import FoldBatchNormPass
-from ..passes.graph.fold_scale import FoldScalePass
-from ..passes.graph.fuse_patterns import FusePatternsPass
-from ..passes.graph.lower_1d import Lower1dPass
-from ..passes.graph.sink_transposes import SinkTransposesPass
+from ..passes.graph.simplify import SimplifyPass
 from ..passes.manager import Canonicalize, Cse, PassManager
 from ..passes.npu.target import set_target
 from ..passes.quantise.calibrate import calibrate
@@ -31,7 +27,8 @@ from .target import CompileOptions, resolve_target
 
 LEVELS = ("graph", "qnn", "npu", "schedule")
 Progress = Callable[[str, int, int | None], None]
-"""Called with (what is done, how much so far, of how much or None)."""
+"""Called with (what is done, how much so far, of how much or None): (pass, its number, of all passes) before each
+pass, ("calibrating", samples, None) after each sample."""
 
 
 @dataclass
@@ -40,18 +37,23 @@ class Stages:
 
     levels: dict[str, ModuleOp] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    progress: Progress | None = None
+    total: int = 0
+    begun: int = 0
+
+    def run(self, passes: Sequence[ModulePass], module: ModuleOp, verify_each: bool) -> None:
+        """Run passes, timed and reported."""
+        PassManager(passes, verify_each, self.note, before=self.begin).run(module)
+
+    def begin(self, one: ModulePass) -> None:
+        """Say which pass comes now."""
+        self.begun += 1
+        if self.progress:
+            self.progress(one.name, self.begun, self.total)
 
     def note(self, one: ModulePass, module: ModuleOp, seconds: float) -> None:
         """Count a pass's time."""
         self.seconds[one.name] = self.seconds.get(one.name, 0.0) + seconds
-
-
-def graph_pipeline() -> list[ModulePass]:
-    """What is done on the graph level, whatever the target."""
-    return [
-        Canonicalize(), FusePatternsPass(), FoldBatchNormPass(), FoldScalePass(), SinkTransposesPass(),
-        Canonicalize(), Lower1dPass(), SinkTransposesPass(), FoldScalePass(), Canonicalize(), Cse(),
-    ]  # fmt: skip
 
 
 def compile(
@@ -84,23 +86,28 @@ def compile(
         raise CompileError(f"'{target}' does not compute in {dtype}; it does in {', '.join(machine.types)}")
     started = time.perf_counter()
     options = CompileOptions(dtype, fuse)
-    stages = Stages()
     module = load_model(model, shapes)
-    manager = PassManager(graph_pipeline(), verify_each, stages.note)
-    manager.run(module)
-    signature = _signature(module)
+    floats = refuse_level(module, dtype, stop_after) == "graph"
+    simplification = [SimplifyPass()]
+    quantisation = [QuantiseToQnnPass(dtype), Canonicalize(), Cse()] if floats and dtype != "float32" else []
+    lowering = {level: list(passes) for level, passes in family.pipeline(machine, options).items()}
+    if stop_after not in (None, "graph", "qnn", *lowering):
+        raise CompileError(f"the {family.name} family has no {stop_after} level to stop after")
+    total = len(simplification) + len(quantisation) + sum(map(len, lowering.values()))
+    stages = Stages(progress=progress, total=total)
+    stages.run(simplification, module, verify_each)
+    signature = signature_of(module)
     set_target(module, target)
-    floats = level_of(module) == "graph"
-    if floats and dtype != "float32":
+    if quantisation:
         _calibrate(module, calibration, calibration_method, dtype, progress, stages)
     stages.levels["graph"] = module.clone()
     if stop_after != "graph":
-        if floats and dtype != "float32":
-            PassManager([QuantiseToQnnPass(dtype), Canonicalize(), Cse()], verify_each, stages.note).run(module)
+        if quantisation or not floats:
+            stages.run(quantisation, module, verify_each)
             stages.levels["qnn"] = module.clone()
         if stop_after != "qnn":
-            for level, passes in family.pipeline(machine, options).items():
-                PassManager(list(passes), verify_each, stages.note).run(module)
+            for level, passes in lowering.items():
+                stages.run(passes, module, verify_each)
                 stages.levels[level] = module if level == "schedule" else module.clone()
                 if stop_after == level:
                     break
@@ -112,6 +119,19 @@ def compile(
         stages.seconds["encode"] = time.perf_counter() - start
     report["total_seconds"] = time.perf_counter() - started
     return Program(family, sections, stages.levels, report)
+
+
+def refuse_level(module: ModuleOp, dtype: str, stop_after: str | None) -> str:
+    """The level a module is at. Raises CompileError where it is too low, or where `stop_after` is never reached."""
+    level = level_of(module)
+    if level not in ("graph", "qnn"):
+        raise CompileError(
+            f"the module is at the {level} level already, and compile begins at graph or qnn: run it with "
+            "nacre run, lower it with nacre opt, or make a .nacre file of address form with nacre asm"
+        )
+    if stop_after == "qnn" and level == "graph" and dtype == "float32":
+        raise CompileError("with dtype float32 there is no qnn level to stop after")
+    return level
 
 
 def load_model(model: Any, shapes: Mapping[str, Sequence[int]] | None = None) -> ModuleOp:
@@ -162,7 +182,8 @@ def _has_ranges(module: ModuleOp) -> bool:
     return any("nacre.range" in op.attributes for op in main_function(module).body.block.ops)
 
 
-def _signature(module: ModuleOp) -> bytes:
+def signature_of(module: ModuleOp) -> bytes:
+    """The signature section of a module at the graph or qnn level."""
     function = main_function(module)
     returned = function.get_return_op()
     assert returned is not None
@@ -177,4 +198,4 @@ def _signature(module: ModuleOp) -> bytes:
     return signature_section(inputs, outputs)
 
 
-__all__ = ["LEVELS", "compile", "graph_pipeline", "level_of", "load_model"]
+__all__ = ["LEVELS", "compile", "level_of", "load_model"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -19,6 +19,7 @@ from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 
 from ..errors import CompileError, MachineError
+from ..runtime.comparison import Feeds, Level
 from ..runtime.flatfile import FlatFile
 
 Sections = Mapping[str, "bytes | np.ndarray"]
@@ -35,14 +36,18 @@ class Executor(Protocol):
         """Figures of one inference, by name."""
         ...
 
+    def collect(self, feeds: Feeds, wanted: Collection[str]) -> Level:
+        """One inference, and those of the wanted source tensors that the program holds on the way."""
+        ...
+
 
 @dataclass(frozen=True)
 class TargetFamily:
     """A kind of target.
 
     machines: names it ships; load: a machine from a name or file; legal: None or why an op cannot run;
-    dtypes: what it computes in; pipeline: the passes from graph or qnn down, by level; encode: a lowered module
-    as file sections; executor: what runs them.
+    pipeline: the passes from graph or qnn down, by level; encode: a lowered module as file sections; executor:
+    what runs them; disassemble: the lowered module again, of which `encode` gives the same sections.
     """
 
     name: str
@@ -53,6 +58,7 @@ class TargetFamily:
     pipeline: Callable[[Any, CompileOptions], Mapping[str, Sequence[ModulePass]]]
     encode: Callable[[ModuleOp, Any], Sections]
     executor: Callable[[FlatFile, bool], Executor]
+    disassemble: Callable[[FlatFile], ModuleOp]
 
 
 @dataclass(frozen=True)

@@ -123,8 +123,21 @@ def _attribute(kind: type, value: Any) -> Attribute:
     raise TypeError(f"no attribute stands for {value!r}")
 
 
+_VALUES: dict[int, tuple[Attribute, Any]] = {}
+"""Values by the attribute's identity, which the entry keeps alive: most attributes are interned (attribute_of)."""
+
+
 def value_of(attribute: Attribute) -> Any:
     """The Python value of a parameter's attribute; other attributes stand for themselves."""
+    known = _VALUES.get(id(attribute))
+    if known is None:
+        if len(_VALUES) > 1 << 16:
+            _VALUES.clear()
+        known = _VALUES[id(attribute)] = attribute, _value(attribute)
+    return known[1]
+
+
+def _value(attribute: Attribute) -> Any:
     if isinstance(attribute, DenseArrayBase):
         return tuple(attribute.get_values())
     if isinstance(attribute, IntegerAttr):
@@ -350,15 +363,14 @@ def parse_parameter(parser: Parser) -> Attribute:
         return attribute_of(boolean)
     if (value := parser.parse_optional_number()) is not None:
         if parser.parse_optional_punctuation(":"):
-            type_ = parser.parse_type()
-            if isinstance(value, float) or not hasattr(type_, "width"):
-                return FloatAttr(value, type_)  # pyright: ignore[reportArgumentType]
-            return _typed_number(value, type_)
+            return _typed_number(value, parser.parse_type())
         return attribute_of(value)
     return parser.parse_attribute()
 
 
-def _typed_number(value: int, type_: TypeAttribute) -> Attribute:
-    if type_ == f32:  # MLIR's hexadecimal form, which holds infinities and NaN
+def _typed_number(value: int | float, type_: TypeAttribute) -> Attribute:
+    if type_ == f32 and isinstance(value, int):  # MLIR's hexadecimal form, which holds infinities and NaN
         return FloatAttr(float(np.array(value, np.uint32).view(np.float32)), f32)
+    if isinstance(value, float):
+        return FloatAttr(value, type_)  # pyright: ignore[reportArgumentType]
     return IntegerAttr(value, type_)  # pyright: ignore[reportArgumentType]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 from typing import Any, ClassVar, NamedTuple, Self
 
-from xdsl.dialects.builtin import ArrayAttr, DenseArrayBase, FloatAttr, IntegerAttr, StringAttr, i32, i64
+from xdsl.dialects.builtin import DenseArrayBase, FloatAttr, IntegerAttr, StringAttr, i32, i64
 from xdsl.ir import Attribute, Data, Operation, ParametrizedAttribute, SSAValue, TypeAttribute
 from xdsl.irdl import (
     AttrSizedOperandSegments,
@@ -119,14 +119,16 @@ def _parse_space(parser: AttrParser) -> Space:
     return Space[word.upper()]
 
 
-@functools.lru_cache(maxsize=65536)
-def _buffer(data: Buffer) -> BufferType:
-    return BufferType(data)
+_BUFFERS: dict[tuple[tuple[int, ...], int, int], BufferType] = {}
 
 
 def buffer(shape: Sequence[int], element: Attribute, space: Space) -> BufferType:
     """An interned buffer type."""
-    return _buffer(Buffer(tuple(shape), element, space))
+    key = (tuple(shape), id(element), space.value)
+    known = _BUFFERS.get(key)
+    if known is None or known.data.element is not element:
+        known = _BUFFERS[key] = BufferType(Buffer(key[0], element, space))
+    return known
 
 
 def buffer_type(value: SSAValue) -> Buffer:
@@ -135,10 +137,15 @@ def buffer_type(value: SSAValue) -> Buffer:
     return value.type.data
 
 
-@functools.cache
+_ITEMSIZES: dict[int, tuple[Attribute, int]] = {}
+
+
 def itemsize(element: Attribute) -> int:
     """Bytes an element takes."""
-    return dtype_of(element).itemsize
+    known = _ITEMSIZES.get(id(element))  # hashing an attribute costs more than all else here
+    if known is None:
+        known = _ITEMSIZES[id(element)] = element, dtype_of(element).itemsize
+    return known[1]
 
 
 @functools.lru_cache(maxsize=65536)
@@ -152,7 +159,7 @@ def dense_strides(shape: tuple[int, ...], item: int) -> tuple[int, ...]:
 
 
 class Region(NamedTuple):
-    """A strided array at an address. Strides in bytes."""
+    """A strided array at an address. Strides in bytes, none negative."""
 
     space: Space
     address: int
@@ -212,6 +219,23 @@ class RegionAttr(Data[Region]):
     def print_parameter(self, printer: Printer) -> None:
         with printer.in_angle_brackets():
             printer.print_string(str(self.data))
+
+
+@irdl_attr_definition
+class RegionsAttr(Data[tuple[Region, ...]]):
+    """`#npu.regions<sram[0] 1x8xi8, sram[64] 8xi32>`: what a port holds in address form."""
+
+    name = "npu.regions"
+
+    @classmethod
+    def parse_parameter(cls, parser: AttrParser) -> tuple[Region, ...]:
+        return tuple(
+            parser.parse_comma_separated_list(parser.Delimiter.ANGLE, lambda: RegionAttr.parse_body(parser))
+        )
+
+    def print_parameter(self, printer: Printer) -> None:
+        with printer.in_angle_brackets():
+            printer.print_string(", ".join(map(str, self.data)))
 
 
 # --- ports and fields ------------------------------------------------------------------------------------
@@ -313,9 +337,9 @@ def _segments(sizes: tuple[int, ...]) -> DenseArrayBase:
     return DenseArrayBase.from_list(i32, list(sizes))
 
 
-@functools.lru_cache(maxsize=65536)
-def _regions(regions: tuple[Region, ...]) -> ArrayAttr:
-    return ArrayAttr([RegionAttr(r) for r in regions])
+def _sizes(op: Instruction) -> tuple[int, ...]:
+    """Operands at each port, then tokens."""
+    return value_of(op.properties["operandSegmentSizes"])
 
 
 PortValues = Mapping[str, Sequence[SSAValue] | Sequence[Region]]
@@ -329,6 +353,8 @@ class Instruction(IRDLOperation):
     QUEUE: ClassVar[Queue]
     OPCODE: ClassVar[int]
     PORT: ClassVar[Mapping[str, Port]] = {}
+    FIELD_NAMES: ClassVar[frozenset[str]] = frozenset()
+    MADE: ClassVar[dict[tuple[Any, ...], Mapping[str, Attribute]]] = {}
     EPILOGUE: ClassVar[frozenset[str]] = frozenset()
     """Ports that only the last of several partial reductions has."""
 
@@ -353,7 +379,7 @@ class Instruction(IRDLOperation):
             items = [] if given is None else list(given) if isinstance(given, (list, tuple)) and not isinstance(given, Region) else [given]  # fmt: skip
             if items and isinstance(items[0], Region):
                 address_form = True
-                properties[f"{port.name}_at"] = _regions(tuple(items))
+                properties[f"{port.name}_at"] = RegionsAttr(tuple(items))
                 sizes.append(0)
             else:
                 operands += items
@@ -362,10 +388,7 @@ class Instruction(IRDLOperation):
             raise TypeError(f"{cls.name} has no port '{unknown.pop()}'")
         operands += after
         sizes.append(len(after))
-        for f in cls.FIELDS:
-            properties[f.name] = f.attribute(fields.pop(f.name, f.default))
-        if fields:
-            raise TypeError(f"{cls.name} has no field '{next(iter(fields))}'")
+        properties.update(cls._field_properties(fields))
         properties["operandSegmentSizes"] = _segments(tuple(sizes))
         op = cls.create(
             operands=operands, properties=properties, result_types=(TOKEN,) if address_form else ()
@@ -374,6 +397,19 @@ class Instruction(IRDLOperation):
             op.location = location
         return op
 
+    @classmethod
+    def _field_properties(cls, fields: Mapping[str, Any]) -> Mapping[str, Attribute]:
+        """Attributes of all fields, defaults filled in; most tiles of a layer share them."""
+        key = tuple(fields.get(f.name, f.default) for f in cls.FIELDS)
+        if not fields.keys() <= cls.FIELD_NAMES:
+            raise TypeError(f"{cls.name} has no field '{min(fields.keys() - cls.FIELD_NAMES)}'")
+        known = cls.MADE.get(key)
+        if known is None:
+            if len(cls.MADE) > 1 << 14:
+                cls.MADE.clear()
+            known = cls.MADE[key] = {f.name: f.attribute(v) for f, v in zip(cls.FIELDS, key)}
+        return known
+
     # -- access
     def fields(self) -> dict[str, Any]:
         """All fields as Python values."""
@@ -381,7 +417,12 @@ class Instruction(IRDLOperation):
 
     def buffers(self, port: str) -> Sequence[SSAValue]:
         """The buffers at a port; empty in address form."""
-        return getattr(self, port)
+        start = 0
+        for p, size in zip(self.PORTS, _sizes(self)):
+            if p.name == port:
+                return self._operands[start : start + size]
+            start += size
+        raise KeyError(f"{self.name} has no port '{port}'")
 
     def buffer(self, port: str) -> SSAValue | None:
         """The buffer at a port that takes at most one."""
@@ -391,11 +432,16 @@ class Instruction(IRDLOperation):
     def regions_at(self, port: str) -> tuple[Region, ...]:
         """The regions at a port; empty in buffer form."""
         attribute = self.properties.get(f"{port}_at")
-        return tuple(r.data for r in attribute) if isinstance(attribute, ArrayAttr) else ()  # pyright: ignore
+        return () if attribute is None else attribute.data  # pyright: ignore[reportAttributeAccessIssue]
 
     def ports(self) -> dict[str, Sequence[SSAValue]]:
         """Buffers by port, ports that are not connected left out."""
-        return {p.name: v for p in self.PORTS if (v := self.buffers(p.name))}
+        found, start = {}, 0
+        for port, size in zip(self.PORTS, _sizes(self)):
+            if size:
+                found[port.name] = self._operands[start : start + size]
+                start += size
+        return found
 
     @property
     def address_form(self) -> bool:
@@ -505,7 +551,7 @@ def instruction(opcode: int, queue: Queue):
         constants = {n: body.pop(n) for n in list(body) if n.isupper()}
         for port in ports:
             body[port.name] = var_operand_def(BufferType)
-            body[f"{port.name}_at"] = opt_prop_def(ArrayAttr, prop_name=f"{port.name}_at")
+            body[f"{port.name}_at"] = opt_prop_def(RegionsAttr, prop_name=f"{port.name}_at")
         for f in fields:
             kind = {"list": DenseArrayBase, "symbol": StringAttr, "f": FloatAttr}.get(f.code, IntegerAttr)
             body[f.name] = prop_def(kind, default_value=f.attribute(f.default) if not f.is_symbol else None)
@@ -518,6 +564,8 @@ def instruction(opcode: int, queue: Queue):
             setattr(made, name, value)
         made.PORTS, made.FIELDS, made.QUEUE, made.OPCODE = tuple(ports), tuple(fields), queue, opcode
         made.PORT = {p.name: p for p in ports}
+        made.FIELD_NAMES = frozenset(f.name for f in fields)
+        made.MADE = {}
         if opcode in INSTRUCTIONS:
             raise ValueError(f"opcode {opcode:#x} belongs to {INSTRUCTIONS[opcode].name} already")
         INSTRUCTIONS[opcode] = made

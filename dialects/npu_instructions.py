@@ -44,6 +44,7 @@ from .npu import (
     Queue,
     Region,
     RegionAttr,
+    RegionsAttr,
     Space,
     TokenType,
     buffer,
@@ -757,5 +758,5 @@ def _setting(value: object) -> Attribute:
 NPU = Dialect(
     "npu",
     [*INSTRUCTIONS.values(), AllocOp, ConstantOp, ViewOp, ReshapeOp, DataOp, TensorOp, KernelOp],
-    [TokenType, BufferType, RegionAttr],
+    [TokenType, BufferType, RegionAttr, RegionsAttr],
 )

@@ -20,7 +20,7 @@ from .declarative import Canonicalizes, DeclarativeOp, flag, integer, ints, stri
 from .graph import broadcast_shape, check_bias, fail, per_axis, rank4, window_sizes
 from .quant import QuantType
 from .rounding import Rounding
-from .types import element_type, i32, shape_of, tensor
+from .types import element_type, i32, shape_of, storage_of, tensor
 
 
 class QnnOp(DeclarativeOp):
@@ -189,13 +189,19 @@ class SameShapeOp(QnnOp):
 
 @irdl_op_definition
 class RequantiseOp(SameShapeOp):
-    """A change of scale, zero point or storage type."""
+    """A change of scale and zero point; the storage type stays (a table changes that)."""
 
     name = "qnn.requantise"
     multiplier = integer()
     shift = integer()
     input_zero = integer(0)
     result_zero = integer(0)
+
+    def verify_(self) -> None:
+        super().verify_()
+        before, after = storage_of(element_type(self.input)), storage_of(element_type(self.result))
+        if before != after:
+            raise fail(self, f"keeps the storage type, but goes from {before} to {after}")
 
 
 @irdl_op_definition

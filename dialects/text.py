@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
+from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import Builtin, ModuleOp
+from xdsl.dialects.builtin import Builtin, FusedLoc, ModuleOp, NameLoc
 from xdsl.dialects.func import Func
 from xdsl.ir import Attribute, Dialect
 from xdsl.parser import Parser
@@ -38,14 +42,58 @@ def parse_module(text: str, context: Context | None = None, label: str = "<text>
 
     Raises NacreError with the place and the reason.
     """
+    context = context or make_context()
     try:
-        module = Parser(context or make_context(), text, label).parse_module()
-        module.verify()
+        module = Parser(context, text, label).parse_module()
     except ParseError as error:
-        raise NacreError(f"{error}") from None
+        raise NacreError(place_and_reason(error, context)) from None
     except VerifyException as error:
-        raise NacreError(f"{label}: {_first_line(error)}") from None
+        raise NacreError(f"{label}: {first_line(error)}") from None
+    if (wrong := verification_error(module)) is not None:
+        raise NacreError(f"{label}: {wrong}")
     return module
+
+
+def place_and_reason(error: ParseError, context: Context) -> str:
+    """`file:line:column: reason`, with a near name for an operation that does not exist."""
+    span = error.span
+    before = span.input.content[: span.start]
+    line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+    reason = first_line_of(error.msg)
+    unknown = re.search(r"[Oo]peration '?([\w.]+)'? is not registered", reason)
+    if unknown:
+        dialect = unknown[1].partition(".")[0]
+        known = [op.name for op in context.loaded_ops]
+        if "." in unknown[1] and (close := difflib.get_close_matches(unknown[1], known, 1)):
+            reason += f"; did you mean '{close[0]}'?"
+        elif dialect not in {d.name for d in context.loaded_dialects}:
+            reason += f" (the dialects are {', '.join(sorted(d.name for d in context.loaded_dialects))})"
+    return f"{span.input.name}:{line}:{column}: {reason}"
+
+
+def verification_error(module: ModuleOp) -> str | None:
+    """What is wrong with a module, starting with the layer's name; None for a valid one."""
+    try:
+        module.verify()
+    except VerifyException as error:
+        for op in module.walk():
+            try:
+                op.verify(verify_nested_ops=False)
+            except VerifyException as inner:
+                names = list(location_names(op.location))
+                layer = f"layer '{'+'.join(names)}': " if names else ""
+                return f"{layer}{first_line(inner)}"
+        return first_line(error)
+    return None
+
+
+def location_names(location: Attribute) -> Iterator[str]:
+    """The names in a location, in order: the source layers an op comes from."""
+    if isinstance(location, NameLoc):
+        yield location.desc.data
+    elif isinstance(location, FusedLoc):
+        for part in location.locations:  # pyright: ignore[reportGeneralTypeIssues]
+            yield from location_names(part)
 
 
 def load_module(path: str | os.PathLike[str], context: Context | None = None) -> ModuleOp:
@@ -57,8 +105,14 @@ def load_module(path: str | os.PathLike[str], context: Context | None = None) ->
     return parse_module(text, context, os.fspath(path))
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def first_line(error: Exception) -> str:
+    """What an exception of xDSL says, without the module it prints below."""
+    return first_line_of(str(error)) or type(error).__name__
+
+
+def first_line_of(text: str) -> str:
+    """The first line that is not empty."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
 def print_module(module: ModuleOp, generic: bool = False, locations: bool = True) -> str:
@@ -73,7 +127,7 @@ def print_module(module: ModuleOp, generic: bool = False, locations: bool = True
 class AliasPrinter(Printer):
     """Prints a quantised type by a short name that a line at the top defines."""
 
-    def __init__(self, stream: StringIO, **options: bool):
+    def __init__(self, stream: StringIO, **options: Any):
         super().__init__(stream, **options)
         self._names: dict[Attribute, str] = {}
 

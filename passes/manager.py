@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
-from xdsl.utils.exceptions import VerifyException
 
+from ..dialects.text import verification_error
 from ..errors import NacreError
 from . import rewrite
 
@@ -39,25 +39,30 @@ class Cse(ModulePass):
 
 @dataclass
 class PassManager:
-    """A pipeline. `verify` checks the module after each pass; `after` is called with (pass, module, seconds)."""
+    """A pipeline. `verify` checks the module after each pass.
+
+    before: called with each pass before it runs; after: with (pass, module, seconds).
+    """
 
     passes: Sequence[ModulePass]
     verify: bool = False
     after: Callable[[ModulePass, ModuleOp, float], None] | None = None
     context: Context = field(default_factory=Context)
+    before: Callable[[ModulePass], None] | None = None
 
     def run(self, module: ModuleOp) -> None:
         """Apply all passes in order. Raises NacreError naming the pass whose result does not verify."""
         with _no_garbage_collection():
             for one in self.passes:
+                if self.before:
+                    self.before(one)
                 start = time.perf_counter()
                 one.apply(self.context, module)
                 seconds = time.perf_counter() - start
                 if self.verify:
-                    try:
-                        module.verify()
-                    except VerifyException as error:
-                        raise NacreError(f"after the pass {one.name} the module is not valid: {error}") from error
+                    wrong = verification_error(module)
+                    if wrong is not None:
+                        raise NacreError(f"after the pass {one.name} the module is not valid: {wrong}")
                 if self.after:
                     self.after(one, module, seconds)
 

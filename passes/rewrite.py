@@ -35,7 +35,6 @@ from xdsl.transforms.dead_code_elimination import region_dce
 from ..dialects import graph
 from ..dialects.nacre import Source, set_sources, sources_of
 from ..dialects.types import shape_of
-from ..errors import NacreError
 
 
 def rewrite(
@@ -51,12 +50,7 @@ def rewrite(
     walker = PatternRewriteWalker(
         keeper, listener=keeper.listener(), post_walk_func=after, apply_recursively=recursive
     )
-    try:
-        return walker.rewrite_module(module)
-    except Exception as error:  # the walker wraps what a pattern raises in a print of the whole module
-        if isinstance(error.__cause__, NacreError):
-            raise error.__cause__ from None
-        raise
+    return walker.rewrite_module(module)
 
 
 def canonicalize(module: ModuleOp, context: Context | None = None) -> None:

@@ -24,6 +24,7 @@ MAGIC = b"NACRE\x00\r\n"
 VERSION = 1
 ALIGNMENT = 64
 HEADER = struct.Struct("<8sIIQ16sI20x")
+HEADER_USED = HEADER.size - 20
 ENTRY = struct.Struct("<24sQQI20x")
 LAZY = "constants"
 """The section whose bytes are not touched on loading."""
@@ -69,8 +70,11 @@ class FlatFile:
         if table_end > size:
             raise FileFormatError(f"'{label}' is damaged: its section table leaves the file")
         head = HEADER.pack(magic, version, count, size, family, 0)
-        if zlib.crc32(head + self.data[HEADER.size : table_end].tobytes()) != checksum:
+        fits = zlib.crc32(head + self.data[HEADER.size : table_end].tobytes()) == checksum
+        if not fits or self.data[HEADER_USED : HEADER.size].any():
             raise FileFormatError(f"'{label}' is damaged: the checksum of its header does not fit")
+        if self.data[table_end : _aligned(table_end)].any():
+            raise FileFormatError(f"'{label}' is damaged behind its section table: the padding is not zero")
         self.family = family.rstrip(b"\0").decode("ascii", "replace")
         self.checksums: dict[str, int] = {}
         self.sections: dict[str, np.ndarray] = {}
@@ -79,6 +83,8 @@ class FlatFile:
             name = name_.rstrip(b"\0").decode("ascii", "replace")
             if offset + length > size:
                 raise FileFormatError(f"'{label}' is damaged: section '{name}' leaves the file")
+            if self.data[offset + length : _aligned(offset + length)].any():
+                raise FileFormatError(f"'{label}' is damaged behind section '{name}': the padding is not zero")
             self.sections[name] = self.data[offset : offset + length]
             self.checksums[name] = crc
             if name != LAZY:

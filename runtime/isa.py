@@ -103,7 +103,8 @@ def encode_region(region: Region) -> bytes:
 # --- decoding --------------------------------------------------------------------------------------------
 def decode(code: bytes | memoryview, kernels: Sequence[str]) -> list[Command]:
     """All instructions of a code section. Raises FileFormatError where the bytes are no instructions."""
-    commands, at = [], 0
+    commands: list[Command] = []
+    at = 0
     while at < len(code):
         try:
             command, size = _decode_one(code, at, kernels)

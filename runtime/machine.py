@@ -120,6 +120,14 @@ def parse_machine(text: str, label: str) -> Machine:
         raise MachineError(f"{label}: {_complaint(error)}") from None
 
 
+def parse_machine_json(text: str, label: str) -> Machine:
+    """A machine from the JSON text of its figures. Raises MachineError with a sentence."""
+    try:
+        return Machine.model_validate_json(text)
+    except ValidationError as error:
+        raise MachineError(f"{label}: {_complaint(error)}") from None
+
+
 def _unknown(label: str) -> str:
     names = machine_names()
     close = difflib.get_close_matches(label, names, n=1, cutoff=0.5)

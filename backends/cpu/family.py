@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from ...dialects.nacre import BlobAttr, StoreAttr, store_of
 from ...dialects.store import Store
 from ...dialects.text import make_context, parse_module, print_module
 from ...errors import FileFormatError, MachineError
+from ...runtime.comparison import Feeds, Level, collect_module
 from ...runtime.flatfile import ALIGNMENT, FlatFile
 from ...runtime.interpreter import interpret
 from ...runtime.kernel import KERNELS
@@ -64,28 +65,39 @@ def encode(module: ModuleOp, machine: Host) -> Sections:
         index[digest] = [at, array.dtype.str, list(array.shape)]
         parts.append(raw + bytes(padded - len(raw)))
         at += padded
+    module.attributes["nacre.store"] = StoreAttr(Store())  # the text names no file: the constants are with it
+    try:
+        text = print_module(module)
+    finally:
+        module.attributes["nacre.store"] = StoreAttr(store)
     return {
-        "code": print_module(module).encode(),
+        "code": text.encode(),
         "index": json.dumps(index).encode(),
         "constants": b"".join(parts),
     }
+
+
+def disassemble(file: FlatFile) -> ModuleOp:
+    """The module in a file; its constants stay where the file is mapped. Raises FileFormatError."""
+    store = Store()
+    raw = file["constants"]
+    try:
+        for digest, (at, dtype, shape) in json.loads(bytes(file["index"])).items():
+            count = int(np.prod(shape, dtype=np.int64))
+            store.adopt(digest, np.frombuffer(raw, np.dtype(dtype), count, at).reshape(shape))
+    except (ValueError, TypeError) as error:
+        raise FileFormatError(f"'{file.label}' holds no sound index of constants: {error}") from None
+    module = parse_module(bytes(file["code"]).decode(), make_context(), file.label)
+    module.attributes["nacre.store"] = StoreAttr(store)
+    return module
 
 
 class CpuExecutor:
     """A program of the cpu family."""
 
     def __init__(self, file: FlatFile, sanitize: bool = False):
-        store = Store()
-        raw = file["constants"]
-        try:
-            for digest, (at, dtype, shape) in json.loads(bytes(file["index"])).items():
-                count = int(np.prod(shape, dtype=np.int64))
-                store.adopt(digest, np.frombuffer(raw, np.dtype(dtype), count, at).reshape(shape))
-        except (ValueError, TypeError) as error:
-            raise FileFormatError(f"'{file.label}' holds no sound index of constants: {error}") from None
-        self.module = parse_module(bytes(file["code"]).decode(), make_context(), file.label)
-        self.module.attributes["nacre.store"] = StoreAttr(store)
-        self.constant_bytes = len(raw)
+        self.module = disassemble(file)
+        self.constant_bytes = len(file["constants"])
         self.seconds: float | None = None
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -94,6 +106,10 @@ class CpuExecutor:
         outputs = interpret(self.module, feeds)
         self.seconds = time.perf_counter() - start
         return outputs
+
+    def collect(self, feeds: Feeds, wanted: Collection[str]) -> Level:
+        """One inference, watched."""
+        return collect_module("program", self.module, feeds, wanted)
 
     def profile(self) -> dict[str, Any]:
         """What the last run took on this host; the host has no cycles to count."""
@@ -109,4 +125,5 @@ FAMILY = TargetFamily(
     pipeline=pipeline,
     encode=encode,
     executor=CpuExecutor,
+    disassemble=disassemble,
 )

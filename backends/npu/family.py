@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,14 @@ from xdsl.dialects.builtin import IntegerAttr, ModuleOp
 from xdsl.passes import ModulePass
 
 from ...dialects.declarative import Parameters
-from ...dialects.npu import Region, Space
+from ...dialects.npu import ENGINE_OF, Region, Space
 from ...dialects.npu_instructions import DataOp
 from ...errors import FileFormatError
 from ...passes.npu.allocate import AllocatePass
 from ...passes.npu.schedule import SchedulePass
 from ...passes.npu.tile import TilePass
 from ...runtime import isa
+from ...runtime.comparison import Feeds, Level, collect_program
 from ...runtime.emulator import Emulator
 from ...runtime.executable import Binding, Executable, Tensor
 from ...runtime.execute import LaunchKernel
@@ -26,6 +28,8 @@ from ...runtime.link import link
 from ...runtime.machine import Machine, load_machine, machine_names
 from ...runtime.timing import Timing, simulate
 from ..target import CompileOptions, Sections, TargetFamily
+from . import selections  # noqa: F401  registers how ops become instructions
+from .disassemble import disassemble
 from .select import SelectPass, legal
 
 
@@ -94,6 +98,17 @@ def decode(file: FlatFile) -> Executable:
         raise FileFormatError(f"'{file.label}' holds no sound plan: {error}") from None
 
 
+def disassemble_file(file: FlatFile) -> ModuleOp:
+    """A file as the module in address form that `encode` turns into its sections. Raises FileFormatError."""
+    program = decode(file)
+    try:
+        constants = [(label, _region(r)) for label, r in json.loads(bytes(file["debug"]))["constants"]]
+        peak = json.loads(bytes(file["plan"]))["sram_peak_bytes"]
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise FileFormatError(f"'{file.label}' holds no sound plan: {error}") from None
+    return disassemble(program, constants, peak)
+
+
 def _json(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -145,6 +160,10 @@ class NpuExecutor:
         """One inference."""
         return self.emulator.run(feeds)
 
+    def collect(self, feeds: Feeds, wanted: Collection[str]) -> Level:
+        """One inference, read from the emulated memory as it goes."""
+        return collect_program("program", self.emulator, feeds, wanted)
+
     def timing(self) -> Timing:
         """The event simulation, done once."""
         if self._timing is None:
@@ -154,6 +173,7 @@ class NpuExecutor:
     def profile(self) -> dict[str, Any]:
         """Cycles, seconds, traffic and memory of one inference."""
         t = self.timing()
+        engines = engines_of_layers(self.program)
         return {
             "machine": self.program.machine.name,
             "cycles": t.cycles,
@@ -169,12 +189,22 @@ class NpuExecutor:
             "busy_cycles": dict(t.busy_cycles),
             "layers": {
                 name: {
-                    "cycles": round(x.cycles), "macs": x.macs, "dram_bytes_read": x.dram_bytes_read,
+                    "engines": engines.get(name, []), "cycles": round(x.cycles), "macs": x.macs, "dram_bytes_read": x.dram_bytes_read,
                     "dram_bytes_written": x.dram_bytes_written,
                 }
                 for name, x in t.layers.items()
             },
         }  # fmt: skip
+
+
+def engines_of_layers(program: Executable) -> dict[str, list[str]]:
+    """The engines that compute each layer, most instructions first; the DMA where nothing computes."""
+    counts: dict[str, Counter[str]] = {}
+    for index, command in enumerate(program.commands):
+        counts.setdefault(program.layer_of(index), Counter())[ENGINE_OF[command.queue]] += 1
+    return {
+        layer: [e for e, _ in found.most_common() if e != "dma"] or ["dma"] for layer, found in counts.items()
+    }
 
 
 FAMILY = TargetFamily(
@@ -186,4 +216,5 @@ FAMILY = TargetFamily(
     pipeline=pipeline,
     encode=encode,
     executor=NpuExecutor,
+    disassemble=disassemble_file,
 )

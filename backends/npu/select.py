@@ -62,8 +62,6 @@ class SelectPass(NacrePass):
     target: str | None = None
 
     def run(self, module: ModuleOp) -> None:
-        from . import selections  # noqa: F401  registers them
-
         machine = machine_of(module, self.target)
         function = main_function(module)
         refuse_illegal(function)
@@ -259,8 +257,11 @@ class Selector:
         assert isinstance(op, DeclarativeOp), op
         inputs = [self.buffer(v) for v in op.operands]
         outputs = [self.result(v) for v in op.results]
-        name = self.kernel(operation or op.name, parameters or op.parameters())
-        self.emit(npu.LaunchOp, {"inputs": inputs, "outputs": outputs}, kernel=name)
+        operation, parameters = operation or op.name, parameters or op.parameters()
+        open_ = OPEN.get(operation, {})
+        ports = {"inputs": inputs, "outputs": outputs}
+        scalars = tuple(v for name in open_ for v in np.atleast_1d(parameters[name]).tolist())
+        self.emit(npu.LaunchOp, ports, kernel=self.kernel(operation, parameters, open_), scalars=scalars)
 
     def kernel(self, operation: str, parameters: Parameters, open_: dict[str, int] | None = None) -> str:
         """The symbol of a kernel, made once for equal parameters."""

@@ -12,7 +12,10 @@ from ...dialects.npu import buffer_type
 from ...dialects.npu_instructions import PoolKind, ResizeKind
 from ...dialects.quant import QuantType, storage_range
 from ...dialects.types import element_type, shape_of, size_of
+from ...errors import CompileError
+from ...passes.npu.tile import layer_name
 from ...runtime.kernel import evaluate
+from . import decompose
 from .select import Selector, selects
 
 
@@ -60,12 +63,16 @@ def conv(op: qnn.ConvOp, s: Selector) -> None:
     }  # fmt: skip
     if p.groups == 1:
         s.emit(npu.ConvOp, ports, **fields)
-    elif p.groups == channels:
+    elif p.groups == channels and filters // channels <= MULTIPLIER:
         kernel = shape_of(op.weight)[:2]
         ports["weight"] = s.reshape(s.dense(op.weight), (*kernel, channels, filters // channels))
         s.emit(npu.DepthwiseOp, ports, **fields)
     else:
         _grouped(s, ports, fields, p.groups)
+
+
+MULTIPLIER = 64
+"""Filters an input channel up to which a depthwise convolution is one: a tile takes all of a channel."""
 
 
 def _grouped(s: Selector, ports: dict[str, Any], fields: dict[str, Any], groups: int) -> None:
@@ -169,7 +176,13 @@ def table(op: qnn.TableOp, s: Selector) -> None:
 @selects(qnn.AvgPoolOp)
 def average_pool(op: qnn.AvgPoolOp, s: Selector) -> None:
     """Mean over what lies inside."""
-    _pool(op, s, PoolKind.AVERAGE, op.parameters().low, op.parameters().high)
+    p = op.parameters()
+    if any(pad >= k for pad, k in zip(p.pads, (*p.kernel, *p.kernel))):
+        raise CompileError(
+            f"{layer_name(op)}: pads {list(p.pads)} around windows of {list(p.kernel)} leave windows without a "
+            "value to average; pads have to be smaller than the window"
+        )
+    _pool(op, s, PoolKind.AVERAGE, p.low, p.high)
 
 
 @selects(graph.MaxPoolOp)
@@ -177,7 +190,7 @@ def max_pool(op: graph.MaxPoolOp, s: Selector) -> None:
     """On integers without dilation; others are the programmable engine's."""
     type_ = element_type(op.ofm)
     if not isinstance(type_, QuantType) or any(d != 1 for d in op.parameters().dilations) or len(shape_of(op.ofm)) != 4:  # fmt: skip
-        s.launch(op)
+        decompose.max_pool(op, s)
         return
     _pool(op, s, PoolKind.MAX, *storage_range(type_.storage))
 
@@ -206,7 +219,7 @@ def resize_linear(op: qnn.ResizeOp, s: Selector) -> None:
 def resize_nearest(op: graph.ResizeOp, s: Selector) -> None:
     """Nearest on integers; floats are the programmable engine's."""
     if not isinstance(element_type(op.ofm), QuantType) or len(shape_of(op.ofm)) != 4:
-        s.launch(op)
+        decompose.resize(op, s)
         return
     _, height, width, _ = shape_of(op.ifm)
     ports = {
@@ -236,16 +249,18 @@ def reshape(op: graph.ReshapeOp, s: Selector) -> None:
 @selects(graph.TransposeOp)
 def transpose(op: graph.TransposeOp, s: Selector) -> None:
     """A strided copy on the fabric."""
-    ports = {"src": s.buffer(op.input), "dst": s.result(op.result)}
-    s.emit(npu.TransposeOp, ports, permutation=op.parameters().permutation)
+    decompose.permute(s, s.buffer(op.input), op.result, shape_of(op.input), op.parameters().permutation)
 
 
 @selects(graph.SliceOp)
 def slice_(op: graph.SliceOp, s: Selector) -> None:
     """A view; backward steps are copied by the programmable engine."""
     p = op.parameters()
-    if min(p.steps, default=1) < 1 or size_of(op.result) == 0:
-        s.launch(op)
+    if min(p.steps, default=1) < 1 and size_of(op.result):
+        decompose.backwards(op, s)
+        return
+    if size_of(op.result) == 0:
+        s.result(op.result)
         return
     s.alias(op.result, s.view(s.buffer(op.input), p.starts, p.sizes, p.steps))
 
@@ -277,8 +292,8 @@ def concat(op: graph.ConcatOp, s: Selector) -> None:
 def pad(op: graph.PadOp, s: Selector) -> None:
     """Constant padding of integers; other kinds are the programmable engine's."""
     p = op.parameters()
-    if p.mode != "constant" or not isinstance(element_type(op.result), QuantType):
-        s.launch(op)
+    if not decompose.fabric_pads(op):
+        decompose.pad(op, s)
         return
     ports = {"src": s.buffer(op.input), "dst": s.result(op.result)}
     s.emit(npu.PadOp, ports, low=p.low, value=int(p.value))

@@ -22,6 +22,8 @@ Value = SSAValue | np.ndarray
 Importer = Callable[["Node"], "Value | tuple[Value, ...]"]
 
 IMPORTERS: dict[tuple[str, str], dict[int, Importer]] = {}
+REFUSED: dict[tuple[str, str], str] = {}
+"""Why operators that are known are not imported, by domain and name."""
 RANDOM: set[tuple[str, str]] = set()
 """Operators whose results differ from run to run: they are not folded, whatever their inputs are."""
 
@@ -56,6 +58,7 @@ def refuse(*op_types: str, reason: str, domain: str = "", random: bool = False) 
         raise Unsupported(reason)
 
     importer(*op_types, domain=domain)(refused)
+    REFUSED.update(((domain, op_type), reason) for op_type in op_types)
     RANDOM.update((domain, op_type) for op_type in op_types if random)
 
 

@@ -9,12 +9,13 @@ tile's compute, which is what double buffering is for.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, IntegerAttr, ModuleOp, i64
-from xdsl.ir import BlockArgument, Operation, SSAValue
+from xdsl.ir import Attribute, BlockArgument, Operation, SSAValue
 
 from ...dialects.npu import BufferType, Instruction, Space, buffer_type
 from ...dialects.npu_instructions import AllocOp, ConstantOp, layout_of
@@ -23,7 +24,7 @@ from ...runtime.interpreter import main_function
 from ..base import NacrePass
 from .form import TILE, require_form
 from .target import machine_of
-from .tile import layer_name
+from .tile import SLOT, layer_name
 from .tiling import ALIGNMENT
 
 ADDRESS = "npu.address"
@@ -149,25 +150,78 @@ LONG = 24
 def place_in_order(lifetimes: Iterable[Lifetime], size: int, ops: list[Operation]) -> int:
     """Place SRAM buffers in program order, round and round. Gives the highest address used.
 
-    Raises MachineError naming the layer when the free bytes are in pieces too small.
+    A stretch of the program (between points where nothing lives) whose free bytes come to lie in pieces too
+    small is placed anew: largest first, or else by the slots that npu-tile gave a layer which fills the memory.
+    Raises MachineError naming the layer when no way is found.
     """
     arena = Ring(size)
-    dying: list[tuple[int, int]] = []  # (last op, address), kept sorted
     peak = 0
+    for stretch in stretches(lifetimes):
+        places = place_round(stretch, arena)
+        if places is None:
+            arena = Ring(size)
+            places = _place_tightly(stretch, size)
+        if places is None:
+            need = max(sum(_taken(x) for x in stretch if x.first <= y.first <= x.last) for y in stretch)
+            raise MachineError(
+                f"{layer_name(ops[stretch[0].first])}: buffers of {need} bytes that live at once find no places "
+                f"in {size} bytes of SRAM; let npu-tile use less"
+            )
+        for life, address in zip(stretch, places):
+            set_address(life.buffer, address)
+            peak = max(peak, address + life.size)
+    return peak
+
+
+def stretches(lifetimes: Iterable[Lifetime]) -> Iterator[list[Lifetime]]:
+    """Lifetimes in program order, split where none lives on."""
+    current: list[Lifetime] = []
+    end = -1
     for life in sorted(lifetimes, key=lambda x: x.first):
+        if current and life.first > end:
+            yield current
+            current = []
+        current.append(life)
+        end = max(end, life.last)
+    if current:
+        yield current
+
+
+def _taken(life: Lifetime) -> int:
+    return max(_aligned(life.size, ALIGNMENT), ALIGNMENT)
+
+
+def place_round(stretch: Sequence[Lifetime], arena: Ring) -> list[int] | None:
+    """Addresses each behind the last one and around the end; None when the free bytes are in small pieces."""
+    dying: list[tuple[int, int]] = []  # (last op, address), kept sorted
+    places = []
+    for life in stretch:
         while dying and dying[0][0] < life.first:
             arena.free(dying.pop(0)[1])
-        need = max(_aligned(life.size, ALIGNMENT), ALIGNMENT)
-        address = arena.take(need, top=life.last - life.first > LONG)
+        address = arena.take(_taken(life), top=life.last - life.first > LONG)
         if address is None:
-            raise MachineError(
-                f"{layer_name(ops[life.first])}: no {need} bytes in one piece among {arena.free_bytes} free "
-                f"ones of {size}; let npu-tile use less"
-            )
-        set_address(life.buffer, address)
+            return None
+        places.append(address)
         bisect.insort(dying, (life.last, address))
-        peak = max(peak, address + life.size)
-    return peak
+    for _, address in dying:
+        arena.free(address)
+    return places
+
+
+def _place_tightly(stretch: Sequence[Lifetime], size: int) -> list[int] | None:
+    addresses, height = place_by_size([x._replace(size=_taken(x)) for x in stretch], ALIGNMENT)
+    if height <= size:
+        return [addresses[x.buffer] for x in stretch]
+    slots: dict[Attribute, int] = {}
+    for life in stretch:
+        slot = life.buffer.owner.attributes.get(SLOT)  # pyright: ignore[reportAttributeAccessIssue]
+        if slot is None:
+            return None
+        slots[slot] = max(slots.get(slot, 0), _taken(life))
+    if sum(slots.values()) > size:
+        return None
+    starts = dict(zip(slots, itertools.accumulate(slots.values(), initial=0)))
+    return [starts[x.buffer.owner.attributes[SLOT]] for x in stretch]  # pyright: ignore
 
 
 class Ring:

@@ -131,7 +131,7 @@ def merged(
         return None
     connected = {n: list(v) for n, v in producer.ports().items()} | dict(ports) | {output(producer)[0]: [ofm]}
     read = [v for name, values in connected.items() if producer.PORT[name].effect is READ for v in values]
-    if any(layout_of(v).root is layout_of(ofm).root for v in read):
+    if any(may_overlap(v, ofm) for v in read):
         return None
     location = fuse_locations(producer.location, consumer.location)
     made = type(producer).make(connected, location=location, **(producer.fields() | fields))

@@ -1,18 +1,18 @@
 """The tile rules of launches, by the operation that the kernel computes.
 
-A rule is registered by operation; elementwise ones share one. What cannot be cut along an axis keeps it whole;
-reductions over an axis that may outgrow the SRAM are split by selection into kernels that go on from partial
-results (runtime/partial.py).
+A rule is registered by operation; elementwise ones share one, here; the others are beside this file, by topic.
+Kernels named ppu.* (runtime/partial.py) go on from partial results, so their reduced axes can be cut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Attribute
 
-from ...dialects import graph
+from ...dialects import graph, qnn
 from ...dialects import npu_instructions as npu
 from ...dialects.declarative import Parameters
 from ...dialects.nacre import module_of
@@ -61,7 +61,8 @@ def shapes(op: npu.LaunchOp) -> tuple[list[tuple[int, ...]], list[tuple[int, ...
 
 @launch_tiles(
     *(o for o in graph.OPS if issubclass(o, (graph.UnaryOp, graph.BinaryOp))),
-    graph.CompareOp, graph.SelectOp, graph.CastOp,
+    graph.CompareOp, graph.SelectOp, graph.CastOp, qnn.PreluOp, "ppu.broadcast", "ppu.softmax_output",
+    "ppu.quantised_softmax_output", "ppu.normalise",
 )  # fmt: skip
 def elementwise(op: npu.LaunchOp, p: Parameters) -> Tiling:
     """Every axis of the result; broadcast operands stay whole along theirs."""
@@ -73,13 +74,23 @@ def elementwise(op: npu.LaunchOp, p: Parameters) -> Tiling:
     return Tiling(op, out, piece, output="outputs")
 
 
-@launch_tiles("graph.softmax", "qnn.softmax")
-def rows(op: npu.LaunchOp, p: Parameters) -> Tiling:
-    """Every axis but the one that is reduced and written again."""
-    _, (out,) = shapes(op)
-    axis = p["axis"] if "axis" in p else len(out) - 1
+@launch_tiles(graph.BatchNormOp)
+def batch_norm(op: npu.LaunchOp, p: Parameters) -> Tiling:
+    """Every axis; the statistics follow the channels."""
+    inputs, (out,) = shapes(op)
 
     def piece(box: Box) -> Piece:
-        return Piece({"inputs": [box], "outputs": [box]}, {})
+        return Piece({"inputs": [box, *((box[p.axis],) for _ in inputs[1:])], "outputs": [box]}, {})
 
-    return Tiling(op, out, piece, whole=frozenset({axis}), output="outputs")
+    return Tiling(op, out, piece, output="outputs")
+
+
+def element(op: npu.LaunchOp) -> Attribute:
+    """Element type of the result, which partial results have as well."""
+    return buffer_type(op.buffers("outputs")[0]).element
+
+
+def ends(box: Box, extents: Sequence[int], reduced: int) -> int:
+    """1 for the last part of a reduction over the last axes of an iteration space."""
+    at = zip(box[len(box) - reduced :], extents[len(extents) - reduced :])
+    return int(all(o + n == e for (o, n), e in at))

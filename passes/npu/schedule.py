@@ -19,7 +19,7 @@ from xdsl.dialects.builtin import ArrayAttr, FunctionType, ModuleOp
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Operation, SSAValue
 
-from ...dialects.nacre import SourceAttr, sources_of
+from ...dialects.nacre import BlobAttr, SourceAttr, sources_of
 from ...dialects.npu import WRITE, Instruction, Queue, Region, Space, buffer_type, dense_region, itemsize
 from ...dialects.npu_instructions import (
     AllocOp,
@@ -98,7 +98,7 @@ def _data(function: FuncOp, block: Block) -> None:
     for index, op in enumerate(o for o in function.body.block.ops if isinstance(o, ConstantOp)):
         type_ = buffer_type(op.result)
         region = dense_region(Space.DRAM, address_of(op.result), type_.shape, type_.element)
-        name = getattr(getattr(op.value, "data", None), "name", "") or f"constant{index}"
+        name = (op.value.data.name if isinstance(op.value, BlobAttr) else "") or f"constant{index}"
         data = DataOp.of(name, "constant", region, op.value)
         data.location = op.location
         block.add_op(data)

@@ -4,21 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, i64
 from xdsl.ir import Operation, SSAValue
 
 from ...dialects.npu import Instruction, Space, buffer, buffer_type
-from ...dialects.npu_instructions import AllocOp, FillOp, LoadOp, PadOp, StoreOp, ViewOp
+from ...dialects.npu_instructions import AllocOp, CopyOp, FillOp, LoadOp, PadOp, StoreOp, ViewOp
 from ...errors import MachineError
 from ...runtime.interpreter import main_function
 from ...runtime.machine import Machine
 from ..base import NacrePass
-from . import launch_tile_rules, tile_rules  # noqa: F401  register the rules
+from . import launch_reduce_rules, launch_tile_rules, launch_window_rules, tile_rules  # noqa: F401  register
 from .form import LAYER, TILE, require_form, set_form
-from .tiling import RULES, Box, Cut, NoFit, Piece, Tiling, boxes_of, choose_cut, tile_bytes
 from .target import machine_of
+from .tiling import (
+    RULES,
+    Box,
+    Cut,
+    NoFit,
+    Piece,
+    Tiling,
+    acc_box,
+    boxes_of,
+    choose_cut,
+    slots_of,
+    smallest_cut,
+    tile_bytes,
+)
+
+SLOT = "npu.slot"
+"""Attribute of SRAM buffers of a layer that fills the memory: buffers of one slot never live at once, so a place
+for each slot is a way to lay them out that always works (npu-allocate falls back to it)."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +49,7 @@ class TilePass(NacrePass):
         machine = machine_of(module, self.target)
         require_form(module, LAYER, self.name)
         block = main_function(module).body.block
-        plans: dict[Any, Cut] = {}
+        plans: dict[Any, Plan] = {}
         for op in list(block.ops):
             if isinstance(op, Instruction):
                 emitter = Emitter(op)
@@ -43,12 +60,22 @@ class TilePass(NacrePass):
         set_form(module, TILE)
 
 
+class Plan(NamedTuple):
+    """A layer's tiles: the cut, all boxes of its loop with their pieces, and whether they leave no room beside
+    them."""
+
+    cut: Cut
+    work: list[tuple[Box, Piece]]
+    tight: bool
+
+
 class Emitter:
     """Collects the ops of one layer; all carry the layer's location."""
 
     def __init__(self, layer: Operation):
         self.layer = layer
         self.ops: list[Operation] = []
+        self.slots: dict[tuple[str, int], int] | None = None
 
     def put(self, op: Any) -> Any:
         """Append an op."""
@@ -56,9 +83,13 @@ class Emitter:
         self.ops.append(op)
         return op
 
-    def alloc(self, shape: Sequence[int], element: Any) -> SSAValue:
-        """A buffer in SRAM."""
-        return self.put(AllocOp.create(result_types=[buffer(tuple(shape), element, Space.SRAM)])).result
+    def alloc(self, box: Box, element: Any, slot: tuple[str, int]) -> SSAValue:
+        """A buffer in SRAM for a box, at a port."""
+        shape = tuple(n for _, n in box)
+        op = self.put(AllocOp.create(result_types=[buffer(shape, element, Space.SRAM)]))
+        if self.slots is not None:
+            op.attributes[SLOT] = IntegerAttr(self.slots.setdefault(slot, len(self.slots)), i64)
+        return op.result
 
     def view(self, whole: SSAValue, box: Box) -> SSAValue:
         """A box of a buffer; the buffer itself where the box is all of it."""
@@ -67,9 +98,9 @@ class Emitter:
             return whole
         return self.put(ViewOp.of(whole, tuple(o for o, _ in box), sizes)).result
 
-    def load(self, whole: SSAValue, box: Box) -> SSAValue:
+    def load(self, whole: SSAValue, box: Box, slot: tuple[str, int]) -> SSAValue:
         """A box of a DRAM buffer in SRAM; an empty box is not moved."""
-        here = self.alloc([n for _, n in box], buffer_type(whole).element)
+        here = self.alloc(box, buffer_type(whole).element, slot)
         if all(n for _, n in box):
             self.put(LoadOp.make({"src": self.view(whole, box), "dst": here}))
         return here
@@ -79,29 +110,34 @@ class Emitter:
         self.put(StoreOp.make({"src": here, "dst": self.view(whole, box)}))
 
 
-def tile_layer(op: Instruction, machine: Machine, emitter: Emitter, plans: dict[Any, Cut]) -> None:
+def tile_layer(op: Instruction, machine: Machine, emitter: Emitter, plans: dict[Any, Plan]) -> None:
     """Write the loop of one layer. Raises MachineError naming the layer when no tile fits."""
     if type(op) not in RULES:
         raise MachineError(f"{layer_name(op)}: {op.name} has no tile rule")
     tiling = RULES[type(op)](op)
+    if 0 in tiling.extents[: tiling.parallel]:
+        return
     key = _signature(op, tiling)
     if key not in plans:
-        plans[key] = plan(op, tiling, machine)
-    cut = plans[key]
+        plans[key] = planned(op, tiling, machine)
+    if plans[key].tight:
+        emitter.slots = {}
     resident: dict[tuple[str, int], tuple[Box, SSAValue]] = {}
     acc: SSAValue | None = None
-    for box in boxes_of(tiling.extents, cut):
-        piece = tiling.piece(box)
+    for box, piece in plans[key].work:
         first, last = _position(tiling, box)
         if isinstance(op, PadOp) and any(n == 0 for _, n in piece.ports["src"]):  # pyright: ignore
             _fill(op, emitter, piece)
             continue
         ports = _load(op, tiling, piece, emitter, resident, last)
         outputs = _outputs(tiling, piece)
-        made = [emitter.alloc([n for _, n in b], tiling.element(tiling.output, i)) for i, b in enumerate(outputs)] if last else []  # fmt: skip
+        if isinstance(op, CopyOp):
+            emitter.store(ports["src"][0], op.buffers("dst")[0], outputs[0])
+            continue
+        made = [emitter.alloc(b, tiling.element(tiling.output, i), (tiling.output, i)) for i, b in enumerate(outputs)] if last else []  # fmt: skip
         if not (first and last):
             if first:
-                acc = emitter.alloc([n for _, n in outputs[0]], tiling.acc)
+                acc = emitter.alloc(acc_box(tiling, box, piece), tiling.acc, ("partial", 0))
             _partial(op, tiling, piece, ports, acc, made, first, last, emitter, box)
         else:
             ports[tiling.output] = made
@@ -111,16 +147,44 @@ def tile_layer(op: Instruction, machine: Machine, emitter: Emitter, plans: dict[
                 emitter.store(here, whole, b)
 
 
+SHARE = 0.45
+"""Part of the SRAM a tile should take, so that the next tile's loads have room beside it."""
+
+
 def plan(op: Instruction, tiling: Tiling, machine: Machine) -> Cut:
     """The best cut that leaves room for the next tile's loads, or else the best that fits at all."""
-    for share in (0.45, 1.0):
+    return planned(op, tiling, machine).cut
+
+
+def planned(op: Instruction, tiling: Tiling, machine: Machine) -> Plan:
+    """The tiles of that cut. Raises MachineError naming the layer when no tile fits."""
+    for limit in (int(machine.sram_bytes * SHARE), machine.sram_bytes):
         try:
-            return choose_cut(tiling, machine, int(machine.sram_bytes * share))
+            return _plan_within(tiling, machine, limit, limit == machine.sram_bytes)
         except NoFit as error:
             reason = error
     raise MachineError(
         f"{layer_name(op)}: {reason} on '{machine.name}'; a machine with more SRAM could run this layer"
     )
+
+
+def _plan_within(tiling: Tiling, machine: Machine, limit: int, tight: bool) -> Plan:
+    """The search sees the tile in the middle; where tiles elsewhere are larger, it is given less."""
+    budget = limit
+    while True:
+        try:
+            cut = choose_cut(tiling, machine, budget)
+        except NoFit:
+            if budget == limit:
+                raise
+            cut = smallest_cut(tiling)
+        work = [(box, tiling.piece(box)) for box in boxes_of(tiling.extents, cut)]
+        need = sum(slots_of(tiling, work).values())
+        if need <= limit:
+            return Plan(cut, work, tight)
+        if cut.sizes == smallest_cut(tiling).sizes:
+            raise NoFit(f"the smallest tile takes {need} bytes of SRAM, {limit} are there")
+        budget = int(budget * min(0.95, limit / need))
 
 
 def layer_name(op: Operation) -> str:
@@ -161,7 +225,7 @@ def _load(
             continue
         known = resident.get((name, index))
         if known is None or known[0] != box:
-            known = box, emitter.load(op.buffers(name)[index], box)
+            known = box, emitter.load(op.buffers(name)[index], box, (name, index))
             resident[name, index] = known
         ports.setdefault(name, []).append(known[1])
     return ports
@@ -192,9 +256,9 @@ def _partial(
 def _fill(op: PadOp, emitter: Emitter, piece: Piece) -> None:
     box = piece.ports["dst"]
     whole = op.buffers("dst")[0]
-    here = emitter.alloc([n for _, n in box], buffer_type(whole).element)  # pyright: ignore
+    here = emitter.alloc(box, buffer_type(whole).element, ("dst", 0))  # pyright: ignore
     emitter.put(FillOp.make({"dst": here}, value=op.fields()["value"]))
     emitter.store(here, whole, box)  # pyright: ignore
 
 
-__all__ = ["Emitter", "TilePass", "layer_name", "tile_bytes", "tile_layer"]
+__all__ = ["SLOT", "Emitter", "Plan", "TilePass", "layer_name", "tile_bytes", "tile_layer"]

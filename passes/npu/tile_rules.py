@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from xdsl.ir import Attribute
+
 from ...dialects import npu_instructions as npu
 from ...dialects.npu import Instruction, buffer_type
 from ...dialects.npu_instructions import PoolKind
-from ...dialects.types import i32
+from ...dialects.types import i16, i32, i64
 from ...runtime.machine import Machine
 from .tiling import Box, Halo, Piece, Tiling, follow, halo, tiles
 
@@ -28,7 +30,7 @@ def _vectors(op: Instruction, channels: tuple[int, int]) -> dict[str, Box]:
 
 
 # --- windows ---------------------------------------------------------------------------------------------
-class _Axis:
+class Axis:
     """One spatial axis of a convolution with its fused pooling: from results back to inputs."""
 
     def __init__(self, f: dict[str, Any], letter: str, size: int, kernel: int):
@@ -75,8 +77,7 @@ def _convolution(op: npu.ConvOp | npu.DepthwiseOp, depthwise: bool) -> Tiling:
     f = op.fields()
     _, height, width, channels = _shape(op, "ifm")
     kh, kw, _, filters = _shape(op, "weight")
-    rows, cols = _Axis(f, "h", height, kh), _Axis(f, "w", width, kw)
-    fused = {p: True for p in ("residual",) if op.buffers(p)}
+    rows, cols = Axis(f, "h", height, kh), Axis(f, "w", width, kw)
 
     def piece(box: Box) -> Piece:
         n, h, w, m = box[:4]
@@ -89,8 +90,10 @@ def _convolution(op: npu.ConvOp | npu.DepthwiseOp, depthwise: bool) -> Tiling:
             weight = (taps_h, taps_w, c, m)
         out = (n, h, w, m)
         ports: dict[str, Box] = {"ifm": (n, high.interval, wide.interval, c), "weight": weight, "ofm": out}
-        ports |= _vectors(op, m) | dict.fromkeys(fused, out)
-        fields = {
+        ports |= _vectors(op, m)
+        if op.buffers("residual"):  # added before the pooling
+            ports["residual"] = (n, rows.results(h).interval, cols.results(w).interval, m)
+        fields: dict[str, Any] = {
             "pad_top": high.before, "pad_bottom": high.after,
             "pad_left": wide.before, "pad_right": wide.after,
         }  # fmt: skip
@@ -99,6 +102,9 @@ def _convolution(op: npu.ConvOp | npu.DepthwiseOp, depthwise: bool) -> Tiling:
             window = f["pool_window"]
             fields["pool_window"] = (*window[:4], up.before, side.before, up.after, side.after)
         return Piece(ports, fields)
+
+    def sums(box: Box) -> Box:  # what is summed up comes before the pooling
+        return (box[0], rows.results(box[1]).interval, cols.results(box[2]).interval, box[3])
 
     def cycles(box: Box, machine: Machine) -> int:
         high, wide = rows.results(box[1]).interval[1], cols.results(box[2]).interval[1]
@@ -110,12 +116,17 @@ def _convolution(op: npu.ConvOp | npu.DepthwiseOp, depthwise: bool) -> Tiling:
 
     out = _shape(op, "ofm")
     reduced = 2 if depthwise else 3
-    # Partial sums have the shape of the convolution's results, not of the pooled ones.
-    whole = set(range(4, 4 + reduced)) if rows.pooled else set()
-    if depthwise and filters > 1:
-        whole.add(3)  # output channels are c·M + m, and a cut has to fall between input channels
     extents = (*out, kh, kw) if depthwise else (*out, channels, kh, kw)
-    return Tiling(op, extents, piece, reduced=reduced, whole=frozenset(whole), macs=cycles)
+    return Tiling(
+        op, extents, piece, reduced=reduced, macs=cycles, acc=accumulator(op), acc_box=sums,
+        step={3: filters} if depthwise else {},  # channels are c·M + m: a cut falls between input channels
+    )  # fmt: skip
+
+
+def accumulator(op: Instruction) -> Attribute:
+    """The element of partial sums: 64 bits wide where a factor has 16."""
+    wide = any(buffer_type(op.buffers(p)[0]).element == i16 for p in ("ifm", "weight"))
+    return i64 if wide else i32
 
 
 @tiles(npu.MatmulOp)
@@ -136,7 +147,7 @@ def matmul(op: npu.MatmulOp) -> Tiling:
         rows = math.prod(n for _, n in box[:-2])
         return rows * -(-box[-1][1] // machine.mac_rows) * -(-box[-2][1] // machine.mac_columns)
 
-    return Tiling(op, (*out, a[-1]), piece, reduced=1, macs=cycles)
+    return Tiling(op, (*out, a[-1]), piece, reduced=1, macs=cycles, acc=accumulator(op))
 
 
 @tiles(npu.PoolOp)
@@ -144,7 +155,7 @@ def pool(op: npu.PoolOp) -> Tiling:
     """Iteration: N, H', W', C; reduced: KH, KW. Averages in parts are sums that npu.average finishes."""
     f = op.fields()
     _, height, width, _ = _shape(op, "ifm")
-    rows, cols = _Axis(f, "h", height, f["kernel_h"]), _Axis(f, "w", width, f["kernel_w"])
+    rows, cols = Axis(f, "h", height, f["kernel_h"]), Axis(f, "w", width, f["kernel_w"])
 
     def piece(box: Box) -> Piece:
         n, h, w, c, taps_h, taps_w = box

@@ -7,6 +7,7 @@ search knows what fits the SRAM and what it costs to move, and the driver (tile.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,7 +63,10 @@ class Tiling:
     """For such ops: builds the partial instruction from ports and fields."""
     single: frozenset[int] = frozenset()
     """Parallel axes that have to be cut to 1 when a reduced axis is cut."""
-    order: tuple[int, ...] = field(default=())
+    step: Mapping[int, int] = field(default_factory=dict)
+    """Axes whose cuts fall on multiples of a number."""
+    acc_box: Callable[[Box], Box] | None = None
+    """The box of partial results, where it is not the output's."""
 
     @property
     def parallel(self) -> int:
@@ -76,7 +80,7 @@ class Tiling:
     def box_bytes(self, port: str, index: int, box: Box) -> int:
         """SRAM bytes of a box at a port, rounded up to the allocator's alignment."""
         size = math.prod(n for _, n in box) * itemsize(self.element(port, index))
-        return -(-size // ALIGNMENT) * ALIGNMENT
+        return max(-(-size // ALIGNMENT), 1) * ALIGNMENT
 
 
 ALIGNMENT = 16
@@ -108,49 +112,150 @@ class NoFit(MachineError):
 
 
 def choose_cut(tiling: Tiling, machine: Machine, budget: int) -> Cut:
-    """The cut with the least estimated time among those whose tile takes at most `budget` bytes of SRAM.
+    """The cut with the least estimated time that a search finds among those whose tile takes at most `budget`
+    bytes of SRAM.
 
-    Axes are halved from the outermost; a reduced axis is cut only where nothing else fits. Raises NoFit with the
-    bytes that the smallest tile needs.
+    The whole layer is halved along the axis that costs the least time a byte saved until it fits; then single
+    and paired changes are tried while they help. Where that stays far from moving everything once, it is done
+    again from each cut of the reduced axes. These are cut in order, the next one only when the one before is
+    cut to 1, so that parts follow each other in index order. Raises NoFit when not even one result with one
+    reduced element fits, with the bytes that takes.
     """
-    parallel = range(tiling.parallel)
-    free = [a for a in parallel if a not in tiling.whole]
-    reduced = [a for a in range(tiling.parallel, len(tiling.extents)) if a not in tiling.whole]
-    smallest = math.inf
-    chains = [(free[:-1], free[-1:])] if len(free) > 1 else [(free, [])]
-    for reduced_cuts in (_chain(tiling.extents, ()), _chain(tiling.extents, reduced)):
-        best: tuple[float, Cut] | None = None
-        for outer, inner in chains:
-            for a, b, c in itertools.product(
-                _chain(tiling.extents, outer), _chain(tiling.extents, inner), list(reduced_cuts)
-            ):
-                sizes = tuple(min(x, y, z) for x, y, z in zip(a, b, c))
-                if c != tiling.extents:
-                    sizes = tuple(1 if i in tiling.single else n for i, n in enumerate(sizes))
-                need = tile_bytes(tiling, sizes)
-                smallest = min(smallest, need)
-                if need > budget:
-                    continue
-                for order in _orders(tiling):
-                    time = estimate(tiling, sizes, order, machine)
-                    if best is None or time < best[0]:
-                        best = time, Cut(sizes, order)
+    search = _Search(tiling, machine, budget)
+    best = search.shrink(tiling.extents, None)
+    if best is not None:
+        best = search.climb(best)
+    if best is None or best.time > GOOD * search.look(tiling.extents).time:
+        for sizes in search.reduced_cuts():
+            best = search.shrink(sizes, best) or best
         if best is not None:
-            return best[1]
-        if not reduced:
-            break
-    raise NoFit(f"the smallest tile takes {smallest} bytes of SRAM, {budget} are there")
+            best = search.climb(best)
+    if best is None:
+        raise NoFit(f"the smallest tile takes {search.smallest} bytes of SRAM, {budget} are there")
+    return best.cut
 
 
-def _chain(extents: tuple[int, ...], axes: Sequence[int]) -> list[tuple[int, ...]]:
-    """Cuts that halve the first axis down to 1, then the next: the sizes of all axes, uncut ones whole."""
-    cuts = [extents]
-    sizes = list(extents)
-    for axis in axes:
-        while sizes[axis] > 1:
-            sizes[axis] = -(-sizes[axis] // 2)
-            cuts.append(tuple(sizes))
-    return cuts
+GOOD = 1.25
+"""Times the estimate of a layer that fits as a whole: a cut within it is looked at no further."""
+
+
+class _Estimate(NamedTuple):
+    time: float
+    bytes: int
+    cut: Cut
+
+
+CLIMBS = 6
+"""Rounds of trying changes to a cut; measured, more change next to nothing."""
+
+
+class _Search:
+    """Cuts of one layer by sizes, each estimated once."""
+
+    def __init__(self, tiling: Tiling, machine: Machine, budget: int):
+        self.tiling, self.machine, self.budget = tiling, machine, budget
+        self.extents = tiling.extents
+        self.axes = [a for a in range(len(self.extents)) if a not in tiling.whole and self.extents[a] > 1]
+        self.moved = dependences(tiling)
+        self.orders = _orders(tiling)
+        self.known: dict[tuple[int, ...], _Estimate] = {}
+        self.smallest: float = math.inf
+
+    def look(self, sizes: tuple[int, ...]) -> _Estimate:
+        """Time, bytes and best loop order of a cut."""
+        if sizes not in self.known:
+            piece = self.tiling.piece(_middle(self.tiling, sizes))
+            need = _piece_bytes(self.tiling, sizes, piece)
+            self.smallest = min(self.smallest, need)
+            times = estimates(self.tiling, sizes, self.orders, self.machine, piece, self.moved)
+            time, order = min(zip(times, self.orders))
+            self.known[sizes] = _Estimate(time, need, Cut(sizes, order))
+        return self.known[sizes]
+
+    @staticmethod
+    def time(found: _Estimate) -> float:
+        return found.time
+
+    def sized(self, sizes: tuple[int, ...], axis: int, trips: int) -> tuple[int, ...] | None:
+        """The cut with that many trips along an axis; None where the axis or its neighbours forbid it."""
+        t, extent = self.tiling, self.extents[axis]
+        if trips < 1:
+            return None
+        size, step = -(-extent // trips), t.step.get(axis, 1)
+        size = min(-(-size // step) * step, extent)
+        if size == sizes[axis]:
+            return None
+        made = (*sizes[:axis], size, *sizes[axis + 1 :])
+        reduced = list(zip(made, self.extents))[t.parallel :]
+        cut = [i for i, (n, e) in enumerate(reduced) if n < e]
+        if cut and any(n > 1 for n, _ in reduced[: cut[-1]]):
+            return None
+        if cut and t.single:
+            made = tuple(1 if i in t.single else n for i, n in enumerate(made))
+        return made
+
+    def trips(self, sizes: tuple[int, ...], axis: int) -> int:
+        return -(-self.extents[axis] // sizes[axis])
+
+    def reduced_cuts(self) -> Iterator[tuple[int, ...]]:
+        """The whole layer with its reduced axes halved, one after the other."""
+        sizes: tuple[int, ...] | None = self.extents
+        for axis in (a for a in self.axes if a >= self.tiling.parallel):
+            while (made := self.sized(sizes, axis, 2 * self.trips(sizes, axis))) is not None:
+                sizes = made
+                yield sizes
+
+    def shrink(self, sizes: tuple[int, ...], rival: _Estimate | None) -> _Estimate | None:
+        """The first cut that fits on the way down to single results; None when there is none, or the rival is
+        faster already."""
+        axes = [a for a in self.axes if a < self.tiling.parallel]
+        here = self.look(sizes)
+        while here.bytes > self.budget:
+            sizes = here.cut.sizes
+            # 3 elements in 2 trips are 2 and 1, in 4 trips 1 each.
+            halved = [self.sized(sizes, a, 2 * self.trips(sizes, a)) for a in axes]
+            smaller = [self.look(s) for s in halved if s is not None]
+            if not smaller or (rival is not None and here.time >= rival.time):
+                return None
+            here = min(smaller, key=functools.partial(_price, here))
+        return here if rival is None or here.time < rival.time else None
+
+    def climb(self, here: _Estimate) -> _Estimate:
+        """The best cut that is reached by single and paired changes that each help."""
+        for _ in range(CLIMBS):
+            tried = [self.look(s) for s in self._neighbours(here.cut.sizes)]
+            best = min((e for e in tried if e.bytes <= self.budget), key=self.time, default=here)
+            if best.time >= here.time:
+                break
+            here = best
+        return here
+
+    def _neighbours(self, sizes: tuple[int, ...]) -> set[tuple[int, ...]]:
+        found: set[tuple[int, ...] | None] = set()
+        for axis in self.axes:
+            t = self.trips(sizes, axis)
+            larger = {self.sized(sizes, axis, n) for n in (t // 2, t - 1, 1)}
+            found |= larger | {self.sized(sizes, axis, n) for n in (2 * t, t + 1)}
+            grown = self.sized(sizes, axis, max(t // 2, 1))
+            if grown is not None:
+                others = [a for a in self.axes if a != axis]
+                found |= {self.sized(grown, a, 2 * self.trips(grown, a)) for a in others}
+        return {s for s in found if s is not None}
+
+
+def _price(before: _Estimate, after: _Estimate) -> tuple[float, float]:
+    """Time lost for the bytes saved; what saves nothing comes last."""
+    if after.bytes >= before.bytes:
+        return math.inf, after.time
+    return (after.time - before.time) / math.log(before.bytes / after.bytes), after.time
+
+
+def smallest_cut(tiling: Tiling) -> Cut:
+    """Single results, a single reduced element at a time: what fits if anything does."""
+    sizes = tuple(
+        e if a in tiling.whole else min(tiling.step.get(a, 1), e) for a, e in enumerate(tiling.extents)
+    )
+    return Cut(sizes, tuple(range(len(sizes))))
 
 
 def _orders(tiling: Tiling) -> list[tuple[int, ...]]:
@@ -164,11 +269,25 @@ def _orders(tiling: Tiling) -> list[tuple[int, ...]]:
 
 def tile_bytes(tiling: Tiling, sizes: tuple[int, ...]) -> int:
     """SRAM bytes of one tile in the middle of the layer, where halos are widest."""
-    box = _middle(tiling, sizes)
-    piece = tiling.piece(box)
+    return _piece_bytes(tiling, sizes, tiling.piece(_middle(tiling, sizes)))
+
+
+def slots_of(tiling: Tiling, work: Sequence[tuple[Box, Piece]]) -> dict[tuple[str, int], int]:
+    """The most bytes that any tile takes at each port; partial results are the port "partial"."""
+    slots: dict[tuple[str, int], int] = {}
+    for box, piece in work:
+        for port, index, part in piece.boxes():
+            need = tiling.box_bytes(port, index, part)
+            slots[port, index] = max(slots.get((port, index), 0), need)
+        if _is_partial(tiling, tuple(n for _, n in box)):
+            slots["partial", 0] = max(slots.get(("partial", 0), 0), _acc_bytes(tiling, box, piece))
+    return slots
+
+
+def _piece_bytes(tiling: Tiling, sizes: tuple[int, ...], piece: Piece) -> int:
     total = sum(tiling.box_bytes(*b) for b in piece.boxes())
     if _is_partial(tiling, sizes):
-        total += _acc_bytes(tiling, piece)
+        total += _acc_bytes(tiling, _middle(tiling, sizes), piece)
     return total
 
 
@@ -176,44 +295,79 @@ def _is_partial(tiling: Tiling, sizes: tuple[int, ...]) -> bool:
     return sizes[tiling.parallel :] != tiling.extents[tiling.parallel :]
 
 
-def _acc_bytes(tiling: Tiling, piece: Piece) -> int:
+def acc_box(tiling: Tiling, box: Box, piece: Piece) -> Box:
+    """The box of partial results of a tile."""
+    if tiling.acc_box is not None:
+        return tiling.acc_box(box)
     output = piece.ports[tiling.output]
-    boxes = output if isinstance(output, list) else [output]
-    size = math.prod(n for _, n in boxes[0]) * itemsize(tiling.acc)
-    return -(-size // ALIGNMENT) * ALIGNMENT
+    return output[0] if isinstance(output, list) else output
+
+
+def _acc_bytes(tiling: Tiling, box: Box, piece: Piece) -> int:
+    size = math.prod(n for _, n in acc_box(tiling, box, piece)) * itemsize(tiling.acc)
+    return max(-(-size // ALIGNMENT), 1) * ALIGNMENT
 
 
 def _middle(tiling: Tiling, sizes: tuple[int, ...]) -> Box:
-    return tuple((((e - n) // 2), n) for e, n in zip(tiling.extents, sizes))
+    # On a multiple of the size, as real tiles are: steps are kept, and what lies in between is not the widest.
+    return tuple((((e - n) // 2 // n * n if n else 0), n) for e, n in zip(tiling.extents, sizes))
+
+
+def dependences(tiling: Tiling) -> dict[tuple[str, int], frozenset[int]]:
+    """Which axes of the iteration space move the box at a port: along the others it stays loaded."""
+    sizes = smallest_cut(tiling).sizes
+    here = tuple((0, n) for n in sizes)
+    boxes = {(p, i): b for p, i, b in tiling.piece(here).boxes()}
+    moved: dict[tuple[str, int], set[int]] = {key: set() for key in boxes}
+    for axis, (n, extent) in enumerate(zip(sizes, tiling.extents)):
+        if n < extent:
+            other = (*here[:axis], (extent - n, n), *here[axis + 1 :])
+            for port, index, box in tiling.piece(other).boxes():
+                if box != boxes[port, index]:
+                    moved[port, index].add(axis)
+    return {key: frozenset(axes) for key, axes in moved.items()}
 
 
 def estimate(tiling: Tiling, sizes: tuple[int, ...], order: tuple[int, ...], machine: Machine) -> float:
     """Cycles of a layer cut this way: DMA and compute side by side, the slower one counts most."""
-    trips = [-(-e // n) for e, n in zip(tiling.extents, sizes)]
-    middle = _middle(tiling, sizes)
-    piece = tiling.piece(middle)
-    moves = {(n, i): (box, dma_bytes(tiling, n, i, box, machine.dram_burst)) for n, i, box in piece.boxes()}
-    times = dict.fromkeys(moves, 1)
-    for depth, axis in enumerate(order):
-        if trips[axis] == 1:
-            continue
-        other = tuple(
-            (0 if a == axis and middle[a][0] else b[0] + (b[1] if a == axis else 0), b[1])
-            for a, b in enumerate(middle)
-        )
-        other = tuple((min(o, e - n), n) for (o, n), e in zip(other, tiling.extents))
-        for name, i, box in tiling.piece(other).boxes():
-            if (name, i) in moves and box != moves[name, i][0]:
-                times[name, i] = math.prod(trips[a] for a in order[: depth + 1])
-    outputs = math.prod(trips[: tiling.parallel])
-    loads = sum(n for (name, _), n in times.items() if name != tiling.output)
-    traffic = sum(
-        moves[key][1] * (outputs if key[0] == tiling.output else n) for key, n in times.items()
-    )
-    dma = traffic / machine.dram_bytes_per_cycle + (loads + outputs) * machine.dram_latency / 4
+    piece = tiling.piece(_middle(tiling, sizes))
+    return estimates(tiling, sizes, [order], machine, piece, dependences(tiling))[0]
+
+
+def estimates(
+    tiling: Tiling,
+    sizes: tuple[int, ...],
+    orders: Sequence[tuple[int, ...]],
+    machine: Machine,
+    piece: Piece,
+    moved: Mapping[tuple[str, int], frozenset[int]],
+) -> list[float]:
+    """`estimate` for several loop orders.
+
+    `piece` belongs to the tile in the middle; `moved` is what `dependences` gives.
+    """
+    trips = [-(-e // n) if n else 1 for e, n in zip(tiling.extents, sizes)]
     tiles_ = math.prod(trips)
-    compute = tiles_ * tiling.macs(middle, machine) if tiling.macs else 0
-    return max(dma, compute) + 0.1 * (dma + compute) + tiles_ * 8
+    outputs = math.prod(trips[: tiling.parallel])
+    compute = tiles_ * tiling.macs(_middle(tiling, sizes), machine) if tiling.macs else 0
+    cost = {(n, i): dma_bytes(tiling, n, i, box, machine.dram_burst) for n, i, box in piece.boxes()}
+    times = []
+    for order in orders:
+        loads, traffic = 0, 0
+        for key, nbytes in cost.items():
+            if key[0] == tiling.output:
+                traffic += nbytes * outputs
+                continue
+            count, passed = 1, 1
+            for axis in order:
+                passed *= trips[axis]
+                if trips[axis] > 1 and axis in moved[key]:
+                    count = passed
+            loads += count
+            traffic += nbytes * count
+        dma = traffic / machine.dram_bytes_per_cycle + (loads + outputs) * machine.dram_latency / 4
+        times.append(max(dma, compute) + 0.1 * (dma + compute) + tiles_ * 8)
+    return times
 
 
 def dma_bytes(tiling: Tiling, port: str, index: int, box: Box, burst: int) -> int:
@@ -232,7 +386,7 @@ def dma_bytes(tiling: Tiling, port: str, index: int, box: Box, burst: int) -> in
 
 def boxes_of(extents: tuple[int, ...], cut: Cut) -> Iterator[Box]:
     """All boxes of an iteration space, in loop order."""
-    ranges = [range(0, extents[a], cut.sizes[a]) for a in cut.order]
+    ranges = [range(0, extents[a], max(cut.sizes[a], 1)) for a in cut.order]
     for starts in itertools.product(*ranges):
         box: list[Interval] = [(0, 0)] * len(extents)
         for axis, start in zip(cut.order, starts):
@@ -254,7 +408,9 @@ def halo(results: Interval, stride: int, pad: int, window: int, size: int) -> Ha
     low = results[0] * stride - pad
     high = (results[0] + results[1] - 1) * stride - pad + window
     start, stop = min(max(low, 0), size), max(min(high, size), 0)
-    return Halo((start, max(stop - start, 0)), max(-low, 0), max(high - size, 0))
+    inside = max(stop - start, 0)
+    before = min(max(-low, 0), high - low)
+    return Halo((start, inside), before, high - low - inside - before)
 
 
 def whole_box(value: SSAValue) -> Box:

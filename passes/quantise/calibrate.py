@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
-from xdsl.dialects.builtin import FileLineColLoc, FusedLoc, LocationAttr, ModuleOp, NameLoc
+from xdsl.dialects.builtin import ArrayAttr, FileLineColLoc, FusedLoc, LocationAttr, ModuleOp, NameLoc
 from xdsl.ir import Block, BlockArgument, Operation, SSAValue
 
 from ...dialects.graph import ConstantOp
@@ -89,6 +89,7 @@ def location_names(location: LocationAttr) -> Iterator[str]:
     if isinstance(location, NameLoc):
         yield location.desc.data
     elif isinstance(location, FusedLoc):
+        assert isinstance(location.locations, ArrayAttr)
         for part in location.locations:
             yield from location_names(part)
     elif isinstance(location, FileLineColLoc):
@@ -161,6 +162,7 @@ class Histogram:
         total, width = int(cumulative[-1]), 2 * self.bound / self.BINS
         first = int(np.searchsorted(cumulative, share * total, side="right"))
         last = int(np.searchsorted(cumulative, (1 - share) * total, side="left"))
-        low = max(self.extremes.low, -self.bound + first * width)
-        high = min(self.extremes.high, -self.bound + (last + 1) * width)
-        return Range(low, max(low, high))
+        used = np.flatnonzero(self.counts)
+        low = self.extremes.low if first <= used[0] else -self.bound + first * width
+        high = self.extremes.high if last >= used[-1] else -self.bound + (last + 1) * width
+        return Range(low, high)

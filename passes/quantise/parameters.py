@@ -27,7 +27,8 @@ def activation_type(range_: Range, storage: IntegerType) -> QuantType:
     """The per-tensor type of a range, which is widened to contain 0 so that 0 is exact (padding, relu)."""
     low, high = min(range_.low, 0.0), max(range_.high, 0.0)
     smallest, largest = storage_range(storage)
-    scale = float(np.float32((high - low) / (largest - smallest)))
+    with np.errstate(over="ignore"):
+        scale = float(np.float32((high - low) / (largest - smallest)))
     if not np.isfinite(scale):
         raise CompileError(f"the range [{low}, {high}] is too wide for float32 scales")
     if scale < SMALLEST_SCALE:  # nothing but zeros was seen

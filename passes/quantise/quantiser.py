@@ -6,6 +6,7 @@ Rules call a `Quantiser` for quantised operands, result types and constants; it 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from xdsl.dialects.builtin import IntegerType, LocationAttr, NameLoc, NoneAttr, StringAttr, UnknownLoc
@@ -69,7 +70,7 @@ class Quantiser:
         if rule is not None and self.in_integers(op, rule):
             results = rule.function(op, self)
         if rule is None or results is None:
-            op.operands = [self.float(v) for v in op.operands]
+            op.operands = [self.as_float(v) for v in op.operands]
             return
         for old, new in zip(op.results, [results] if isinstance(results, SSAValue) else results):
             self.record(old, new, rule)
@@ -223,7 +224,7 @@ class Quantiser:
                 set_sources(cast.result, tuple(sources))
         return cast.result
 
-    def float(self, value: SSAValue) -> SSAValue:
+    def as_float(self, value: SSAValue) -> SSAValue:
         """A value for float users: a dcast of what was quantised, else the value itself."""
         quantised = self.made.get(value)
         if quantised is None:
@@ -287,6 +288,6 @@ class Quantiser:
         return self.add(graph.TransposeOp.make(value, permutation=tuple(permutation)))
 
     @property
-    def clamp(self) -> dict[str, int]:
+    def clamp(self) -> dict[str, Any]:
         """The whole range of the storage type, as the parameters `low` and `high`."""
         return {"low": self.low, "high": self.high}

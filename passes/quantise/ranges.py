@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Attribute, BlockArgument, Operation, SSAValue
+from xdsl.ir import Attribute, BlockArgument, Operation, OpResult, SSAValue
 
 from ...dialects.declarative import floats_attribute, value_of
 from ...errors import CompileError
@@ -55,8 +55,9 @@ def rounded_down(x: float) -> float:
 
 
 def _key(value: SSAValue) -> str:
-    several = isinstance(value.owner, Operation) and len(value.owner.results) > 1
-    return f"nacre.range{value.index}" if several else "nacre.range"  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(value, OpResult) and len(value.op.results) > 1:
+        return f"nacre.range{value.index}"
+    return "nacre.range"
 
 
 def _attributes(value: SSAValue) -> dict[str, Attribute]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xdsl.ir import Operation, SSAValue
 
-from ...dialects.types import FLOATS, element_type, f32
+from ...dialects.types import element_type, f32
 
 if TYPE_CHECKING:
     from .quantiser import Quantiser
@@ -59,11 +59,10 @@ def quantises(
 
 
 def rule_of(op: Operation) -> Rule | None:
-    """The rule that takes an op; None: there is none, floats other than f32, or `when` says no."""
+    """The rule that takes an op; None: there is none, nothing is f32, or `when` says no."""
     rule = next((RULES[base] for base in type(op).__mro__ if base in RULES), None)
     if rule is None or not op.operands:
         return None
-    elements = [element_type(v) for v in (*op.operands, *op.results)]
-    if f32 not in elements or any(e in FLOATS and e != f32 for e in elements):
+    if all(element_type(v) != f32 for v in (*op.operands, *op.results)):
         return None
     return rule if rule.when(op) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from xdsl.ir import SSAValue
@@ -92,8 +92,13 @@ def meeting(op: graph.BinaryOp) -> Curve | None:
     for a in left:
         for b in right:
             if a.source is b.source and a.source.type == op.result.type:
-                return Curve(a.source, lambda x, f=a.function, g=b.function: evaluate(op, f(x), g(x))[0])
+                return Curve(a.source, both(op, a.function, b.function))
     return None
+
+
+def both(op: graph.BinaryOp, a: Function, b: Function) -> Function:
+    """x -> op(a(x), b(x))."""
+    return lambda x: evaluate(op, a(x), b(x))[0]
 
 
 def descent(value: SSAValue) -> Iterator[Curve]:
@@ -198,8 +203,9 @@ def emit_mul(q: Quantiser, a: SSAValue, b: SSAValue, result: QuantType) -> SSAVa
     """A qnn.mul of two quantised values."""
     left, right = q.type(a), q.type(b)
     p = mul_parameters(left.scale, left.zero, right.scale, right.zero, result.scale, result.zero, q.dtype)
-    integers = {"a_zero": p.zero_a, "b_zero": p.zero_b, "ofm_zero": p.zero_out, "low": p.low, "high": p.high}
-    return q.add(qnn.MulOp.make(a, b, element=result, multiplier=p.multiplier, shift=p.shift, **integers))
+    zeros: dict[str, Any] = {"a_zero": p.zero_a, "b_zero": p.zero_b, "ofm_zero": p.zero_out}
+    integers = {**zeros, "multiplier": p.multiplier, "shift": p.shift, "low": p.low, "high": p.high}
+    return q.add(qnn.MulOp.make(a, b, element=result, **integers))
 
 
 @quantises(graph.DivOp, when=lambda op: curve_of(op) is not None or divides_by_constant(op))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from xdsl.ir import SSAValue
@@ -156,7 +157,7 @@ def per_channel(
     """x […, C] · factor [C] + bias [C] as a depthwise convolution."""
     shape = shape_of(x)
     image = x if len(shape) == 4 else q.reshape(x, (1, 1, int(np.prod(shape[:-1])), shape[-1]))
-    ones = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "groups": shape[-1]}
+    ones: dict[str, Any] = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "groups": shape[-1]}
     made = quantise_weight(factor.reshape(1, 1, 1, -1), bias, q.type(x))
     return q.reshape(emit_conv(q, image, made, result, **ones), shape)
 

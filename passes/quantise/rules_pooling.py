@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from xdsl.ir import SSAValue
 
@@ -67,7 +68,7 @@ def counting_average(
         image = q.reshape(ifm, (n, 1, w, c))
         row = counting_average(q, image, (1, *kernel), (1, *strides), (0, pads[0], 0, pads[1]))
         return q.reshape(row, (n, *shape_of(row)[2:]))
-    window = {"kernel": tuple(kernel), "strides": tuple(strides), "pads": tuple(pads)}
+    window: dict[str, Any] = {"kernel": tuple(kernel), "strides": tuple(strides), "pads": tuple(pads)}
     return q.add(qnn.AvgPoolOp.make(ifm, element=q.type(ifm), **window, **q.clamp))
 
 
@@ -82,8 +83,8 @@ def mean_or_sum(op: graph.ReduceMeanOp | graph.ReduceSumOp, q: Quantiser) -> SSA
     if len(shape) == 4 and set(axes) <= {1, 2}:
         kernel = tuple(shape[a] if a in axes else 1 for a in (1, 2))
         weight = ones((*kernel, 1, shape[3]), each, q.type(x))
-        window = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "groups": shape[3]}
-        total = emit_conv(q, x, weight, result, **window)
+        window: dict[str, Any] = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1)}
+        total = emit_conv(q, x, weight, result, groups=shape[3], **window)
     else:
         kept = [a for a in range(len(shape)) if a not in axes]
         rows = q.reshape(q.transpose(x, [*kept, *axes]), (math.prod(shape[a] for a in kept), count))

@@ -1,4 +1,4 @@
-"""What tests of npu passes share: a builder of small quantised networks, and one network run at every level."""
+"""What tests of npu passes share: a builder of small quantised networks, and runs of one at every level."""
 
 import math
 from collections.abc import Sequence
@@ -27,13 +27,21 @@ from nacre.runtime.link import link
 from nacre.runtime.machine import load_machine
 from nacre.runtime.npu_interpreter import interpret_npu
 from nacre.runtime.sanitizer import check
-from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FunctionType, ModuleOp, NameLoc, StringAttr
+from xdsl.dialects.builtin import (
+    ArrayAttr,
+    DictionaryAttr,
+    FunctionType,
+    ModuleOp,
+    NameLoc,
+    NoneAttr,
+    StringAttr,
+)
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, SSAValue
 
 
 class Net:
-    """Builds a module of qnn and graph ops, weights drawn from a seed. Every op is named by its kind and number."""
+    """Builds a module of qnn and graph ops, weights drawn from a seed; ops are named by kind and number."""
 
     def __init__(self, *shapes: Sequence[int], element=None, seed: int = 0):
         self.rng = np.random.default_rng(seed)
@@ -59,7 +67,7 @@ class Net:
         """Append an op that stands for a source tensor of its own name."""
         name = f"{op.name.partition('.')[2]}{self.count}"
         self.count += 1
-        op.location = NameLoc(StringAttr(name))
+        op.location = NameLoc(StringAttr(name), NoneAttr())
         self.block.add_op(op)
         for result in op.results:
             set_sources(result, (Source(name, tuple(range(len(shape_of(result))))),))
@@ -83,7 +91,17 @@ class Net:
         shifts = np.full(channels, shift, np.int32)
         return [self.constant(multiplier), self.constant(shifts), self.constant(bias)]
 
-    def conv(self, x, filters=8, kernel=(3, 3), strides=(1, 1), pads=(1, 1, 1, 1), depthwise=False, low=None, high=None):
+    def conv(
+        self,
+        x,
+        filters=8,
+        kernel=(3, 3),
+        strides=(1, 1),
+        pads=(1, 1, 1, 1),
+        depthwise=False,
+        low=None,
+        high=None,
+    ):
         channels = shape_of(x)[-1]
         groups = channels if depthwise else 1
         weight = self._weights(*kernel, channels // groups, filters)
@@ -116,7 +134,10 @@ class Net:
     def product(self, a, b):
         low, high = self.limits
         return self.add(
-            qnn.MulOp.make(a, b, element=self.element, a_zero=3, b_zero=3, multiplier=1 << 30, shift=-4, low=low, high=high)
+            qnn.MulOp.make(
+                a, b, element=self.element, a_zero=3, b_zero=3, multiplier=1 << 30, shift=-4,
+                low=low, high=high,
+            )
         )  # fmt: skip
 
     def clamp(self, x, low, high):
@@ -124,16 +145,21 @@ class Net:
 
     def table(self, x):
         low, high = self.limits
-        entries = self.constant(self.rng.integers(low, high + 1, 256).astype(dtype_of(self.storage)))
+        entries = self.constant(
+            self.rng.integers(low, high + 1, 256).astype(dtype_of(self.storage)), self.element
+        )
         return self.add(qnn.TableOp.make(x, entries, element=self.element))
 
     def max_pool(self, x, kernel, strides, pads=(0, 0, 0, 0)):
-        return self.add(graph.MaxPoolOp.make(x, kernel=kernel, strides=strides, pads=pads))
+        pooling = graph.MaxPoolOp.make(x, kernel=kernel, strides=strides, pads=pads, dilations=(1, 1))
+        return self.add(pooling)
 
     def average_pool(self, x, kernel, strides):
         low, high = self.limits
         return self.add(
-            qnn.AvgPoolOp.make(x, element=self.element, kernel=kernel, strides=strides, pads=(0, 0, 0, 0), low=low, high=high)
+            qnn.AvgPoolOp.make(
+                x, element=self.element, kernel=kernel, strides=strides, pads=(0, 0, 0, 0), low=low, high=high
+            )
         )  # fmt: skip
 
     def concat(self, *xs, axis=3):
@@ -247,5 +273,3 @@ class Npu:
 @pytest.fixture(scope="session")
 def npu() -> Npu:
     return Npu()
-
-

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from nacre.dialects.nacre import sources_of
 from nacre.dialects.npu_instructions import PoolKind
 from nacre.dialects.quant import quantised
+from nacre.dialects.text import parse_module
 from nacre.dialects.types import i8, i16, u8
 from nacre.errors import CompileError
 from nacre.passes.npu import fuse_activation, fuse_pool, fuse_residual
@@ -16,6 +17,7 @@ from nacre.passes.npu.fuse_pool import FusePoolPass
 from nacre.passes.npu.fuse_residual import FuseResidualPass
 from nacre.passes.npu.tile import TilePass
 from nacre.passes.rewrite import location_names
+from nacre.runtime.npu_interpreter import interpret_npu
 
 ALL = (ElideCopiesPass(), FuseActivationPass(), FuseResidualPass(), FusePoolPass())
 ELEMENTS = {
@@ -35,6 +37,12 @@ def without(machine_passes, feature, monkeypatch):
         return machine.model_copy(update={"fused": tuple(f for f in machine.fused if f != feature)})
 
     monkeypatch.setattr(machine_passes, "machine_of", reduced)
+
+
+@pytest.fixture
+def pool_always(monkeypatch):
+    """Let poolings be fused wherever they fit, profitable or not."""
+    monkeypatch.setattr(fuse_pool, "cycles", lambda op, machine: 0.0 if op.fields().get("pool") else 1.0)
 
 
 # --- activations -----------------------------------------------------------------------------------------
@@ -145,6 +153,45 @@ def test_the_fused_result_stands_for_the_last_tensor(npu):
     assert [s.tensor for s in sources_of(conv.buffers("ofm")[0])] == ["table2"]
 
 
+def test_a_part_of_a_concat_made_from_another_part_is_fused(npu):
+    net = npu.Net(SHAPE)
+    first = net.conv(net.args[0])
+    second = net.clamp(net.conv(first, 4), -20, 20)
+    made = npu.fused(net.done(net.concat(first, second)), *ALL)
+    assert npu.names(made) == ["conv", "conv"]
+
+
+HAND_WRITTEN = """
+builtin.module attributes {npu.form = "layer", nacre.target = "tiny"} {
+  func.func @main(%x: !npu.buffer<1x4x4x4xi8, dram> {nacre.name = "x", npu.kind = "input"},
+                  %y: !npu.buffer<1x4x4x4xi8, dram> {nacre.name = "y", npu.kind = "output"}) {
+    %t = npu.alloc : !npu.buffer<1x4x4x4xi8, dram>
+    %a = npu.alloc : !npu.buffer<1x4x4x4xi8, dram>
+    npu.clamp src(%x) dst(%t) {low = -90}
+    npu.mul a(%t) b(%x) ofm(%a) {multiplier = 1073741824, shift = -3}
+    npu.fill dst(BETWEEN) {value = 7}
+    npu.clamp src(%a) dst(LAST) {high = 20}
+    npu.add a(%t) b(%t) ofm(%y) {
+      parameters = [0, 1073741824, 0, 0, 1073741824, 0, 0, 1073741824, -18, 20, -128, 127]}
+    func.return
+  }
+}
+"""  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("between", "last", "instructions"),
+    [("%y", "%y", 4), ("%t", "%y", 5), ("%y", "%t", 5)],
+    ids=["free", "its operand is written in between", "it would write over its operand"],
+)
+def test_an_instruction_only_moves_where_it_reads_the_same(npu, between, last, instructions):
+    module = parse_module(HAND_WRITTEN.replace("BETWEEN", between).replace("LAST", last))
+    feeds = {"x": np.random.default_rng(0).integers(-128, 128, (1, 4, 4, 4)).astype(np.int8)}
+    made = npu.lowered(module, FuseActivationPass())
+    assert len(npu.instructions(made)) == instructions
+    npu.everywhere(made, feeds, interpret_npu(module, feeds))
+
+
 # --- residuals -------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("element", ELEMENTS)
 @pytest.mark.parametrize("side", ["a", "b"])
@@ -204,27 +251,32 @@ def test_additions_that_stay(npu, case):
     pads=st.tuples(*[st.integers(0, 1)] * 4),
     channels=st.sampled_from([(3, 8), (16, 40), (5, 5)]),
     depthwise=st.booleans(),
+    residual=st.booleans(),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_pooled_convolutions_are_right_in_tiles(
-    npu, size, kernel, conv_stride, pool, strides, pads, channels, depthwise, seed
+    npu, pool_always, size, kernel, conv_stride, pool, strides, pads, channels, depthwise, residual, seed
 ):
     ifm, filters = channels
-    net = npu.Net((1, *size, ifm), seed=seed)
     filters = ifm if depthwise else filters
-    x = net.conv(net.args[0], filters, kernel, (conv_stride, conv_stride), (1, 0, 1, 1), depthwise=depthwise)
+    padding = (1, 0, 1, 1)
+    convolved = [
+        (d + padding[i] + padding[i + 2] - k) // conv_stride + 1 for i, (d, k) in enumerate(zip(size, kernel))
+    ]
     pads = tuple(min(p, k - 1) for p, k in zip(pads, pool * 2))
+    assume(all(k <= d + pads[i] + pads[i + 2] for i, (d, k) in enumerate(zip(convolved, pool))))
+    net = npu.Net((1, *size, ifm), (1, *convolved, filters), seed=seed)
+    x = net.conv(net.args[0], filters, kernel, (conv_stride, conv_stride), padding, depthwise=depthwise)
+    if residual:
+        x = net.sum(x, net.args[1])
     y = net.max_pool(x, pool, strides, pads)
-    with pytest.MonkeyPatch.context() as patch:  # fuse wherever it fits, profitable or not
-        fits = lambda op, machine: 0.0 if op.fields().get("pool") else 1.0  # noqa: E731
-        patch.setattr(fuse_pool, "cycles", fits)
-        made = npu.fused(net.done(y), FusePoolPass(), seed=seed)
+    made = npu.fused(net.done(y), FuseResidualPass(), FusePoolPass(), seed=seed)
     assert npu.names(made) == ["depthwise" if depthwise else "conv"]
 
 
 @pytest.mark.parametrize("depthwise", [False, True])
-def test_pooled_convolutions_are_cut_into_tiles(npu, depthwise):
+def test_pooled_convolutions_are_cut_into_tiles(npu, pool_always, depthwise):
     net = npu.Net((1, 41, 37, 12))
     x = net.conv(net.args[0], 12 if depthwise else 20, depthwise=depthwise)
     made = npu.fused(net.done(net.max_pool(x, (3, 3), (2, 2), (0, 1, 1, 0))), FusePoolPass())
@@ -241,6 +293,15 @@ def test_a_pooling_with_a_clamp_is_fused(npu):
     assert (op.fields()["pool"], op.fields()["low"], op.fields()["high"]) == (PoolKind.MAX, -10, 20)
 
 
+@pytest.mark.parametrize("target", ["tiny", "v853"])
+def test_a_pooling_without_overlap_is_worth_fusing(npu, target):
+    net = npu.Net((1, 24, 24, 16))
+    made = npu.fused(
+        net.done(net.max_pool(net.conv(net.args[0]), (2, 2), (2, 2))), FusePoolPass(), target=target
+    )
+    assert npu.names(made) == ["conv"]
+
+
 def test_a_pooling_that_would_compute_everything_many_times_stays(npu):
     net = npu.Net((1, 40, 40, 16))
     x = net.conv(net.args[0], 16)
@@ -249,9 +310,9 @@ def test_a_pooling_that_would_compute_everything_many_times_stays(npu):
 
 
 def test_a_window_that_no_tile_could_hold_stays(npu):
-    net = npu.Net((1, 30, 30, 64))
-    x = net.conv(net.args[0], 64)
-    made = npu.fused(net.done(net.max_pool(x, (30, 30), (1, 1))), FusePoolPass())
+    net = npu.Net((1, 16, 16, 32))
+    x = net.conv(net.args[0], 8)
+    made = npu.fused(net.done(net.max_pool(x, (16, 16), (1, 1))), FusePoolPass())
     assert npu.names(made) == ["conv", "pool"]
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from nacre.runtime.interpreter import interpret
 
 X = "tensor<1x6x5x4xf32>"
+X8 = "tensor<1x6x5x8xf32>"
 STEP = 1 / 255
 
 
@@ -31,6 +32,16 @@ CASES = {
         text(f"{X}; z: {X}", f"%c = graph.clamp %x {{low = -1.0, high = 2.0}} : {X}",
              f"%m = graph.mul %x, %z : {X}", f"%y = graph.add %c, %m : {X}"),
         ["quant.qcast", "quant.qcast", "qnn.clamp", "qnn.mul", "qnn.add", "quant.dcast"], 2.6,
+    ),
+    "relu of a value that others use": (
+        text(f"{X}; z: {X}", f"%c = graph.relu %x : {X}", f"%m = graph.mul %x, %z : {X}",
+             f"%y = graph.add %c, %m : {X}"),
+        ["quant.qcast", "quant.qcast", "qnn.clamp", "qnn.mul", "qnn.add", "quant.dcast"], 2.6,
+    ),
+    "concat of a value that others use": (
+        text(X, f"%t = graph.tanh %x : {X}", f"%a = graph.concat %t, %x {{axis = 3}} : {X8}",
+             f"%b = graph.concat %t, %t {{axis = 3}} : {X8}", f"%y = graph.mul %a, %b : {X8}"),
+        ["quant.qcast", "qnn.table", "qnn.requantise", "concat", "concat", "qnn.mul", "quant.dcast"], 2.6,
     ),
     "sigmoid": (unary("sigmoid %x"), ["quant.qcast", "qnn.table", "quant.dcast"], 1.5),
     "tanh": (unary("tanh %x"), ["quant.qcast", "qnn.table", "quant.dcast"], 2.1),
@@ -75,7 +86,8 @@ CASES = {
     "a float layer between tables": (
         text(X, FOUR, f"%a = graph.sigmoid %x : {X}", f"%b = graph.layer_norm %a, %w {{axis = 3}} : {X}",
              f"%y = graph.tanh %b : {X}"),
-        ["quant.qcast", "qnn.table", "quant.dcast", "layer_norm", "quant.qcast", "qnn.table", "quant.dcast"], 8,
+        ["quant.qcast", "qnn.table", "quant.dcast", "layer_norm", "quant.qcast", "qnn.table", "quant.dcast"],
+        8,
     ),
     "prelu": (
         text(X, FOUR, f"%y = graph.prelu %x, %w : {X}"), ["quant.qcast", "qnn.prelu", "quant.dcast"], 1.6

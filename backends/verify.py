@@ -1,0 +1,419 @@
+"""`nacre.verify`: every level of a compilation against the source framework and against each other.
+
+Float levels have to agree with the source within a tolerance, the levels from qnn down (and the program) bit
+for bit, and the quantised outputs with the source to a signal-to-noise ratio. A comparison that compared
+nothing, or not every output, fails.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from xdsl.dialects.builtin import ModuleOp
+
+from ..errors import InputError
+from ..passes.quantise.ranges import range_of
+from ..runtime.comparison import (
+    Comparison,
+    Feeds,
+    Golden,
+    Level,
+    Row,
+    SourceTensor,
+    Statistic,
+    collect_module,
+    collect_npu,
+)
+from ..runtime.interpreter import argument_names, main_function
+from .calibration import calibration_batches
+from .compile import Progress, compile
+from .session import Session
+
+MIN_SQNR = 20.0
+"""dB that quantised outputs should have: noise of a tenth of the signal in amplitude."""
+FLOAT_TOLERANCE = 1e-3
+"""The largest error at a float level, as a share of the tensor's largest magnitude. Another order of float
+sums gives about 1e-6 a layer, and deep networks multiply that; a wrong pad, axis or epsilon is well above."""
+INTEGER_AGREEMENT = 0.9
+"""The share of an integer or boolean output (class numbers) that has to be equal at a quantised level."""
+DROP = 10.0
+"""dB: a layer that loses more than this against the worst of its inputs is worth a warning."""
+INPUT_SQNR = 40.0
+"""dB that a layer's inputs count as at most: about what 8 bits give a well-used range."""
+PORTION_BYTES = 2**28
+"""Tensors of the source are compared in portions of about this size."""
+
+Collect = Callable[[Feeds, "set[str]"], Level]
+
+
+@dataclass
+class Report:
+    """What a comparison found. `failures` says in sentences why it does not hold; `warnings` do not count."""
+
+    model: str
+    target: str
+    dtype: str
+    framework: str
+    levels: list[str]
+    outputs: list[str]
+    samples: int = 0
+    program: str | None = None
+    comparison: Comparison = field(default_factory=lambda: Comparison([], []))
+    failures: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    profile: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def holds(self) -> bool:
+        """Whether everything agrees as it should."""
+        return not self.failures
+
+    @property
+    def rows(self) -> list[Row]:
+        """A row for each source tensor, in the model's order."""
+        return list(self.comparison.rows.values())
+
+    @property
+    def measured(self) -> str:
+        """The lowest level, whose fidelity is what a user gets."""
+        return self.levels[-1]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, in JSON's types; infinite decibels are the strings "inf" and "-inf"."""
+        return {
+            "holds": self.holds,
+            "model": self.model,
+            "program": self.program,
+            "target": self.target,
+            "dtype": self.dtype,
+            "framework": self.framework,
+            "samples": self.samples,
+            "levels": self.levels,
+            "outputs": self.outputs,
+            "failures": self.failures,
+            "warnings": self.warnings,
+            "tensors": [row_json(row) for row in self.rows],
+            "profile": self.profile,
+        }
+
+
+def verify(
+    model: Any,
+    inputs: Any = None,
+    *,
+    random: int | None = None,
+    program: str | os.PathLike[str] | None = None,
+    target: str = "v853",
+    dtype: str = "int8",
+    calibration: Any = None,
+    calibration_method: str = "min-max",
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    fuse: bool = True,
+    min_sqnr: float = MIN_SQNR,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda text: print(f"nacre: {text}", file=sys.stderr),
+) -> Report:
+    """Compile an ONNX model and compare all levels with the source framework, tensor by tensor.
+
+    inputs: samples, in the forms that calibration data may have; or random: a seed, for one sample that fills
+    the calibrated ranges. program: a saved program to compare instead of the one compiled here; it is held
+    against the source and against the qnn level of this compilation. say: called with notes for the user.
+
+    Raises NacreError for what cannot be compiled or run; a comparison that fails is a Report with `failures`.
+    """
+    if (inputs is None) == (random is None):
+        raise InputError("verify needs inputs to compare on: either samples, or a seed for random ones")
+    session = None if program is None else checked_session(program)
+    golden = golden_of(model, shapes, say)
+    compiled = compile(
+        model, target=target, dtype=dtype, calibration=calibration, calibration_method=calibration_method,
+        shapes=shapes, fuse=fuse, progress=progress,
+        stop_after="qnn" if session is not None and dtype != "float32" else None,
+    )  # fmt: skip
+    session = session or Session(compiled)
+    collectors = collectors_of(compiled.levels, session)
+    graph = compiled.levels["graph"]
+    samples = (
+        calibration_batches(inputs, golden.inputs, what="sample")
+        if random is None
+        else [random_feeds(golden.inputs, graph, random)]
+    )
+    exact = [name for name in collectors if name != "graph"]
+    pairs = list(pairwise(exact if len(exact) > 1 else ["graph", *exact]))
+    report = Report(
+        model=label_of(model), target=target, dtype=dtype, framework=golden.framework,
+        levels=list(collectors), outputs=list(golden.outputs),
+        program=None if program is None else os.fspath(program),
+        comparison=Comparison(golden.tensors, pairs),
+    )  # fmt: skip
+    for feeds in samples:
+        compare_sample(report.comparison, golden, collectors, feeds)
+        report.samples += 1
+        if progress is not None:
+            progress("comparing", report.samples, None)
+    report.comparison.finish()
+    report.profile = session.profile()
+    judge(report, min_sqnr)
+    return report
+
+
+def compare_sample(
+    comparison: Comparison, golden: Golden, collectors: Mapping[str, Collect], feeds: Feeds
+) -> None:
+    """Run one sample in the source framework and at every level."""
+    for portion in golden.portions(PORTION_BYTES):
+        names = [tensor.name for tensor in portion]
+        expected = golden.run(feeds, names)
+        comparison.add(expected, {name: collect(feeds, set(names)) for name, collect in collectors.items()})
+
+
+# --- what is compared ------------------------------------------------------------------------------------
+def golden_of(model: Any, shapes: Mapping[str, Sequence[int]] | None, say: Callable[[str], None]) -> Golden:
+    """The model in its source framework. Raises InputError for a model that has none."""
+    if isinstance(model, ModuleOp):
+        raise InputError("a module has no source framework to run in: give the .onnx model it came from")
+    if isinstance(model, (str, os.PathLike)) and Path(model).suffix in (".mlir", ".nacre", ".tflite"):
+        raise InputError(
+            f"'{os.fspath(model)}' cannot be run in a source framework: give the .onnx model"
+            + (", and the program with --program" if Path(model).suffix == ".nacre" else "")
+        )
+    from ..frontends.onnx.golden import OnnxGolden  # onnx takes a while to import
+
+    return OnnxGolden(model, shapes, say)
+
+
+def label_of(model: Any) -> str:
+    """What to call a model."""
+    return os.fspath(model) if isinstance(model, (str, os.PathLike)) else model.graph.name or "model"
+
+
+def checked_session(program: str | os.PathLike[str]) -> Session:
+    """A saved program, every byte of it against its checksum. Raises FileFormatError."""
+    session = Session(program)
+    session.file.check()
+    return session
+
+
+def collectors_of(levels: Mapping[str, ModuleOp], session: Session) -> dict[str, Collect]:
+    """How to get the tensors of each level, from the top down."""
+    found: dict[str, Collect] = {}
+    for name in ("graph", "qnn"):
+        if name in levels:
+            found[name] = lambda feeds, wanted, n=name: collect_module(n, levels[n], feeds, wanted)  # type: ignore[misc]
+    if "npu" in levels:
+        found["npu"] = lambda feeds, wanted: collect_npu("npu", levels["npu"], feeds, wanted)
+    found["program"] = lambda feeds, wanted: collect_session(session, feeds, wanted)
+    return found
+
+
+def collect_session(session: Session, feeds: Feeds, wanted: set[str]) -> Level:
+    """The tensors of a program. Raises InputError where its inputs are not the model's."""
+    expected = {a.name: (tuple(a.shape), a.dtype) for a in session.get_inputs()}
+    given = {name: (array.shape, array.dtype) for name, array in feeds.items()}
+    if expected != given:
+        raise InputError(
+            f"'{session.file.label}' is no program of this model: its inputs are {sides_text(expected)}, "
+            f"the model's are {sides_text(given)}"
+        )
+    return session.executor.collect(feeds, wanted)
+
+
+def sides_text(sides: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> str:
+    """Inputs in words."""
+    return ", ".join(f"{name} {dtype}{list(shape)}" for name, (shape, dtype) in sides.items()) or "none"
+
+
+def random_feeds(
+    inputs: Mapping[str, tuple[tuple[int, ...], np.dtype]], graph: ModuleOp, seed: int
+) -> dict[str, np.ndarray]:
+    """Floats uniform over the calibrated range, standard normal without one; booleans; integers 0 and 1."""
+    rng = np.random.default_rng(seed)
+    function = main_function(graph)
+    ranges = {name: range_of(arg) for name, arg in zip(argument_names(function), function.args)}
+    feeds = {}
+    for name, (shape, dtype) in inputs.items():
+        if dtype.kind != "f":
+            feeds[name] = rng.integers(0, 2, shape).astype(dtype)
+        elif (found := ranges.get(name)) is not None:
+            feeds[name] = rng.uniform(found.low, found.high, shape).astype(dtype)
+        else:
+            feeds[name] = rng.standard_normal(shape).astype(dtype)
+    return feeds
+
+
+# --- the verdict -----------------------------------------------------------------------------------------
+def judge(report: Report, min_sqnr: float) -> None:
+    """Fill in failures and warnings."""
+    for level in report.levels:
+        if not any(level in row.statistics for row in report.rows):
+            report.failures.append(
+                f"nothing could be compared: the {level} level holds no tensor that the model's layers compute"
+            )
+    if report.failures:
+        return
+    report.failures += missing_outputs(report)
+    report.failures += [problem for row in report.rows for problem in row.problems]
+    quantised = [level for level in report.levels if level != "graph" and report.dtype != "float32"]
+    for level in report.levels:
+        if level not in quantised:
+            report.failures += float_failure(report, level)
+    for pair in report.comparison.pairs:
+        report.failures += bits_failure(report, pair)
+    drops = list(bad_layers(report)) if report.measured in quantised else []
+    report.warnings += [text for _, text in drops]
+    for level in quantised:
+        report.failures += sqnr_failures(report, level, min_sqnr, drops)
+
+
+def missing_outputs(report: Report) -> Iterator[str]:
+    """Outputs that were not compared somewhere."""
+    computed = [name for name in report.outputs if name in report.comparison.rows]
+    if not computed:
+        yield "nothing could be compared: none of the model's outputs depends on its inputs"
+    for name in computed:
+        row = report.comparison.rows[name]
+        for level in report.levels:
+            if level not in row.statistics:
+                yield f"the output '{name}' could not be compared: it does not exist at the {level} level"
+        for pair in report.comparison.pairs:
+            if pair not in row.bits and all(level in row.statistics for level in pair):
+                yield f"the bits of output '{name}' could not be compared between {pair[0]} and {pair[1]}"
+
+
+def float_failure(report: Report, level: str) -> Iterator[str]:
+    """The first tensor that is off at a float level, and how many there are."""
+    wrong = [row for row in report.rows if level in row.statistics and off(row, row.statistics[level])]
+    if wrong:
+        first = wrong[0]
+        statistic = first.statistics[level]
+        layers = report.comparison.layers_until(
+            first.tensor.name, lambda name: level in report.comparison.rows[name].statistics
+        )
+        yield (
+            f"the {level} level differs from {report.framework} first in layer '{'+'.join(layers)}': "
+            f"'{first.tensor.name}' is off by up to {statistic.max_abs:.3g}, {statistic.relative:.2g} of its "
+            f"largest magnitude ({FLOAT_TOLERANCE:g} is tolerated); {len(wrong)} "
+            f"tensor{'s differ' if len(wrong) > 1 else ' differs'} in all"
+        )
+
+
+def off(row: Row, statistic: Statistic) -> bool:
+    """Whether a tensor differs from the source by more than float sums explain."""
+    return statistic.relative > FLOAT_TOLERANCE if row.is_float else statistic.equal < 1.0
+
+
+def bits_failure(report: Report, pair: tuple[str, str]) -> Iterator[str]:
+    """The first layers in which two levels that should be equal differ."""
+    rows = report.comparison.rows
+    wrong = {row.tensor.name: row for row in report.rows if pair in row.bits and row.bits[pair].differing}
+
+    def same(name: str) -> bool:
+        return pair in rows[name].bits and name not in wrong
+
+    def known(name: str) -> bool:
+        return pair in rows[name].bits
+
+    for name, row in wrong.items():
+        if any(before in wrong for before in report.comparison.nearest_before(name, known)):
+            continue
+        bits = row.bits[pair]
+        yield (
+            f"{pair[0]} and {pair[1]} give different bits first in layer "
+            f"'{'+'.join(report.comparison.layers_until(name, same))}': {bits.differing} of {bits.elements} "
+            f"elements of '{name}'; {len(wrong)} tensor{'s differ' if len(wrong) > 1 else ' differs'} in all"
+        )
+
+
+def sqnr_failures(
+    report: Report, level: str, min_sqnr: float, drops: Sequence[tuple[str, str]]
+) -> Iterator[str]:
+    """Outputs of a quantised level that are too far from the source."""
+    for name in report.outputs:
+        row = report.comparison.rows.get(name)
+        statistic = row.statistics.get(level) if row else None
+        if row is None or statistic is None:
+            continue
+        hint = f"; the first bad layer is {drops[0][0]}" if drops else ""
+        if row.is_float and not statistic.sqnr >= min_sqnr:
+            yield (
+                f"the output '{name}' has an SQNR of {decibels(statistic.sqnr)} at the {level} level, "
+                f"{min_sqnr:g} dB are asked for{hint}"
+            )
+        if not row.is_float and statistic.equal < INTEGER_AGREEMENT:
+            yield (
+                f"of the output '{name}' {statistic.equal:.1%} is equal to the source at the {level} level, "
+                f"{INTEGER_AGREEMENT:.0%} is asked for{hint}"
+            )
+
+
+def bad_layers(report: Report) -> Iterator[tuple[str, str]]:
+    """Layers that lose much of their inputs' SQNR, in the model's order: names, and a sentence about each."""
+    level, rows = report.measured, report.comparison.rows
+
+    def compared(name: str) -> bool:
+        return level in rows[name].statistics
+
+    for row in report.rows:
+        statistic = row.statistics.get(level)
+        if statistic is None or not row.is_float:
+            continue
+        before = report.comparison.nearest_before(row.tensor.name, compared)
+        inputs = min([INPUT_SQNR, *(rows[n].statistics[level].sqnr for n in before)])
+        if inputs - statistic.sqnr > DROP:
+            names = "+".join(report.comparison.layers_until(row.tensor.name, compared))
+            yield (
+                f"'{names}'",
+                f"layer '{names}' loses much of its precision: its inputs have {decibels(inputs)} or more, "
+                f"its result '{row.tensor.name}' has {decibels(statistic.sqnr)}",
+            )
+
+
+def decibels(value: float) -> str:
+    """An SQNR in words."""
+    return f"{value:.1f} dB" if math.isfinite(value) else ("equal" if value > 0 else "-∞ dB")
+
+
+# --- JSON ------------------------------------------------------------------------------------------------
+def row_json(row: Row) -> dict[str, Any]:
+    """A row in JSON's types."""
+    tensor: SourceTensor = row.tensor
+    return {
+        "tensor": tensor.name,
+        "layer": tensor.layer,
+        "operator": tensor.operator,
+        "shape": list(row.shape),
+        "levels": {level: statistic_json(s) for level, s in row.statistics.items()},
+        "bits": {
+            f"{a}={b}": {"elements": bits.elements, "differing": bits.differing}
+            for (a, b), bits in row.bits.items()
+        },
+        "fused_into": row.fused,
+        "problems": row.problems,
+    }
+
+
+def statistic_json(statistic: Statistic) -> dict[str, Any]:
+    """A statistic in JSON's types."""
+    return {
+        "max_abs": finite(statistic.max_abs),
+        "relative": finite(statistic.relative),
+        "sqnr_db": finite(statistic.sqnr),
+        "cosine": finite(statistic.cosine),
+        "equal": statistic.equal,
+    }
+
+
+def finite(value: float) -> float | str:
+    """A number JSON has a word for, else a string."""
+    return value if math.isfinite(value) else str(value)
+
+
+__all__ = ["Report", "verify"]

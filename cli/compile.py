@@ -1,0 +1,116 @@
+"""`nacre compile`: from a model to a `.nacre` file, or to the text of a level on the way."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from . import output, screen
+
+HELP = "compile a model into a .nacre file"
+DESCRIPTION = """\
+Compile an .onnx model (or .mlir text at the graph or qnn level) for a target.
+
+  nacre compile model.onnx --target v853 --calibration samples/ -o model.nacre
+  nacre compile model.onnx --dtype float32 --shape image=1,3,224,224
+  nacre compile model.onnx --calibration samples.npz --stop-after qnn   # text to look at
+
+Integer types need calibration data: .npy or .npz files with representative inputs.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("model", metavar="MODEL", help="an .onnx file, or .mlir text")
+    parser.add_argument(
+        "--target", default="v853", metavar="NAME|FILE", help="a machine's name or .toml file; default v853"
+    )
+    parser.add_argument("--dtype", default="int8", help="int8, uint8 or float32; default int8")
+    parser.add_argument(
+        "--calibration", metavar="DIR|NPZ", help="a folder of .npy/.npz files, or one such file"
+    )
+    parser.add_argument(
+        "--calibration-method", default="min-max", metavar="METHOD", help="min-max or percentile"
+    )  # fmt: skip
+    parser.add_argument(
+        "--shape", action="append", default=[], metavar="NAME=1,3,…", help="fixes an open input; repeat"
+    )  # fmt: skip
+    parser.add_argument("--no-fuse", action="store_true", help="keep layers apart that could be joined")
+    parser.add_argument(
+        "--stop-after", choices=("graph", "qnn", "npu", "schedule"), help="write that level as .mlir instead"
+    )
+    parser.add_argument("-o", "--output", metavar="OUT", help="default: the model's name, in this folder")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Compile, write, report."""
+    out = output_path(args)
+    output.check_writable(out)
+    shapes = parse_shapes(args.shape)
+    from ..backends.compile import compile
+
+    with screen.progress() as progress:
+        program = compile(
+            args.model,
+            target=args.target,
+            dtype=args.dtype,
+            calibration=args.calibration,
+            calibration_method=args.calibration_method,
+            shapes=shapes or None,
+            fuse=not args.no_fuse,
+            stop_after=args.stop_after,
+            progress=progress,
+        )
+    report: dict[str, Any] = {**program.report, "output": str(out)}
+    if args.stop_after:
+        from ..dialects.text import save_module
+
+        save_module(program.levels[args.stop_after], out)
+    else:
+        from ..backends.session import Session
+
+        program.save(out)
+        report["bytes"] = out.stat().st_size
+        report["profile"] = Session(program).profile()
+    if args.json:
+        screen.show_json(report)
+    else:
+        show(report)
+
+
+def output_path(args: argparse.Namespace) -> Path:
+    """Where the result goes."""
+    suffix = ".mlir" if args.stop_after else ".nacre"
+    if args.output is None:
+        stem = Path(args.model).stem
+        return Path(f"{stem}.{args.stop_after}{suffix}" if args.stop_after else f"{stem}{suffix}")
+    path = Path(args.output)
+    if args.stop_after and path.suffix != suffix:
+        raise output.mistake(f"--stop-after writes {suffix} text, so '{path}' should end in {suffix}")
+    return path
+
+
+def parse_shapes(given: list[str]) -> dict[str, list[int]]:
+    """`name=1,3,224,224` by name."""
+    shapes = {}
+    for text in given:
+        name, equals, sizes = text.rpartition("=")
+        try:
+            shapes[name] = [int(size) for size in sizes.split(",")]
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise output.mistake(f"--shape '{text}' is not of the form NAME=1,3,224,224")
+    return shapes
+
+
+def show(report: dict[str, Any]) -> None:
+    """The report for people."""
+    head = {"written": report["output"], "target": report["target"], "dtype": report["dtype"]}
+    if "bytes" in report:
+        head["file bytes"] = report["bytes"]
+    head["compiled in"] = screen.seconds_text(report["total_seconds"])
+    profile = {k: v for k, v in report.get("profile", {}).items() if k != "machine"}
+    screen.show_pairs(head | screen.profile_pairs(profile))

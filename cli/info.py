@@ -1,0 +1,201 @@
+"""`nacre info`: what is in a program, in text of any level, or in a source model."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from . import screen
+
+if TYPE_CHECKING:
+    from xdsl.dialects.builtin import ModuleOp
+
+    from ..backends.program import NodeArg
+    from ..backends.session import Session
+    from ..runtime.executable import Executable
+
+HELP = "show what is in a program, text or model"
+DESCRIPTION = """\
+Show a .nacre program (memory, instructions, what each layer takes and where it runs), or count what is in
+.mlir text or an .onnx model.
+
+  nacre info model.nacre
+  nacre info model.nacre --check      # every checksum, the constants' too
+  nacre info model.onnx --json
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("file", metavar="FILE", help="a .nacre, .mlir or .onnx file")
+    parser.add_argument(
+        "--shape", action="append", default=[], metavar="NAME=1,3,…", help="fixes an open input"
+    )  # fmt: skip
+    parser.add_argument("--check", action="store_true", help="compare all checksums of a .nacre file")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Look, then show."""
+    program = Path(args.file).suffix == ".nacre"
+    if args.check and not program:
+        from .output import mistake
+
+        raise mistake(f"--check compares the checksums of a .nacre file, and '{args.file}' is none")
+    found = program_info(args.file, args.check) if program else model_info(args.file, args.shape)
+    if args.json:
+        screen.show_json(found)
+    else:
+        show(found)
+
+
+# --- programs --------------------------------------------------------------------------------------------
+def program_info(path: str, check: bool) -> dict[str, Any]:
+    """What a .nacre file holds."""
+    from ..backends.session import Session
+    from ..runtime.executable import Executable
+    from ..runtime.flatfile import open_file
+
+    file = open_file(path)
+    if check:
+        file.check()
+    session = Session(file)
+    found: dict[str, Any] = {
+        "file": path,
+        "bytes": len(file.data),
+        "family": file.family,
+        "checked": "all checksums fit" if check else None,
+        **signature(session),
+        "sections": {name: len(body) for name, body in file.sections.items()},
+        "profile": session.profile(),
+    }
+    executable = getattr(session.executor, "program", None)
+    if isinstance(executable, Executable):
+        found |= executable_info(executable)
+    else:
+        found["operations"] = operations(session.executor.module)  # pyright: ignore[reportAttributeAccessIssue]
+    return found
+
+
+def signature(session: Session) -> dict[str, Any]:
+    """Inputs and outputs as plain values."""
+    return {"inputs": sides(session.get_inputs()), "outputs": sides(session.get_outputs())}
+
+
+def sides(values: Sequence[NodeArg]) -> list[dict[str, Any]]:
+    """Inputs or outputs as plain values."""
+    return [{"name": a.name, "shape": list(a.shape), "type": str(a.dtype)} for a in values]
+
+
+def executable_info(program: Executable) -> dict[str, Any]:
+    """Memory plan and instructions of a program of the npu family."""
+    plan = [{"name": "constants", "address": 0, "bytes": len(program.constants)}]
+    for kind, bindings in (("input", program.inputs), ("output", program.outputs)):
+        for name, region in bindings:
+            plan.append({"name": f"{kind} {name}", "address": region.address, "bytes": region.nbytes})
+    plan.append({"name": "all of DRAM", "address": 0, "bytes": program.dram_bytes})
+    return {
+        "memory": plan,
+        "sram_bytes": program.machine.sram_bytes,
+        "operations": dict(Counter(c.cls.name for c in program.commands).most_common()),
+        "kernels": {name: kernel.operation for name, kernel in program.kernels.items()},
+    }
+
+
+# --- modules ---------------------------------------------------------------------------------------------
+def model_info(path: str, shapes: Sequence[str]) -> dict[str, Any]:
+    """What a source model or text holds."""
+    from ..backends.compile import load_model
+    from ..backends.runnable import of_module
+    from .compile import parse_shapes
+
+    module = load_model(path, parse_shapes(list(shapes)) or None)
+    runnable = of_module(module)
+    found: dict[str, Any] = {
+        "file": path,
+        "level": runnable.level,
+        "inputs": sides(runnable.inputs),
+        "outputs": sides(runnable.outputs),
+        "operations": operations(module),
+        **constants(module),
+    }
+    if runnable.session is not None:
+        found["profile"] = runnable.session.profile()
+    elif runnable.level in ("graph", "qnn"):
+        found["macs"] = sum(multiplications(module).values())
+    return found
+
+
+def operations(module: ModuleOp) -> dict[str, int]:
+    """Ops of @main by name, constants left out."""
+    from ..runtime.interpreter import main_function
+
+    names = (op.name for op in main_function(module).body.block.ops)
+    quiet = ("func.return", "graph.constant", "npu.constant", "npu.data", "npu.tensor")
+    return dict(Counter(name for name in names if name not in quiet).most_common())
+
+
+def constants(module: ModuleOp) -> dict[str, int]:
+    """Number of constant elements and their bytes."""
+    from ..dialects.graph import ConstantOp
+    from ..dialects.types import dtype_of, element_type, size_of
+
+    found = [op.result for op in module.walk() if isinstance(op, ConstantOp)]
+    if not found:
+        return {}
+    return {
+        "parameters": sum(map(size_of, found)),
+        "parameter_bytes": sum(size_of(v) * dtype_of(element_type(v)).itemsize for v in found),
+    }
+
+
+def multiplications(module: ModuleOp) -> dict[str, int]:
+    """MACs of convolutions and matrix products, by op."""
+    from ..dialects.declarative import DeclarativeOp
+    from ..dialects.types import shape_of
+    from ..runtime import cost
+
+    formulas = (cost.conv_steps, cost.conv_transpose_steps, cost.matmul_steps)
+    found: Counter[str] = Counter()
+    for op in module.walk():
+        formula = cost.LAUNCH_COST.get(op.name)
+        if formula in formulas and isinstance(op, DeclarativeOp):
+            inputs = tuple(SimpleNamespace(shape=shape_of(v)) for v in op.operands)
+            outputs = tuple(SimpleNamespace(shape=shape_of(v)) for v in op.results)
+            found[op.name] += formula(op.parameters(), inputs, outputs)  # pyright: ignore[reportArgumentType]
+    return dict(found)
+
+
+# --- showing ---------------------------------------------------------------------------------------------
+def show(found: Mapping[str, Any]) -> None:
+    """All of it for people."""
+    profile = found.get("profile", {})
+    names = ("file", "bytes", "family", "level", "checked", "parameters", "parameter_bytes", "macs")
+    head = {n.replace("_", " "): found[n] for n in names if found.get(n) is not None}
+    for side in ("inputs", "outputs"):
+        for index, a in enumerate(found[side]):
+            label = side if index == 0 else " " * index
+            head[label] = f"{a['name']}  {a['type']}{a['shape']}"
+    screen.show_pairs(head | screen.profile_pairs(profile))
+    if "sections" in found:
+        table("section", ("bytes",), [(n, size) for n, size in found["sections"].items()])
+    if "memory" in found:
+        rows = [(m["name"], m["address"], m["bytes"]) for m in found["memory"]]
+        table("in DRAM", ("address", "bytes"), rows)
+    what = "instruction" if "memory" in found else "operation"
+    table(what, ("count",), list(found["operations"].items()))
+    if found.get("kernels"):
+        table("kernel", ("operation",), [(f"@{n}", op) for n, op in found["kernels"].items()])
+    if profile.get("layers"):
+        print()
+        screen.show_layers(profile["layers"])
+
+
+def table(what: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A small table below a free line."""
+    print()
+    screen.show_table("", (what, *columns), rows)

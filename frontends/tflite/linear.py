@@ -1,0 +1,249 @@
+"""Importers of convolutions and matrix products.
+
+Weights come as [M, KH, KW, C] and become [KH, KW, C, M]; quantised, sums are requantised with one factor a channel
+(https://ai.google.dev/edge/litert/models/quantization_spec).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from xdsl.ir import SSAValue
+
+from ...dialects import graph, qnn
+from ...dialects.quant import QuantType, quantised
+from ...dialects.rounding import Rounding
+from ...dialects.types import dtype_of, i8, i16, i32, i64, shape_of, u8
+from .node import Node, text_of
+from .registry import Unsupported, tflite_importer
+from .scales import activated, clamp_of, clamped, fused, positive, product_factor, window_of
+
+NO_WINDOW = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1)}
+
+
+# --- convolutions ----------------------------------------------------------------------------------------
+@tflite_importer("CONV_2D")
+def conv(node: Node) -> SSAValue:
+    """weight [M, KH, KW, C / groups]."""
+    n, *size, channels = image(node, 0)
+    m, *kernel, depth = image(node, 1)
+    if depth < 1 or channels % depth:
+        raise Unsupported(f"its weights read {depth} channels, which {channels} are no multiple of")
+    window = window_of(node, size, kernel, positive(node, "DilationHFactor", "DilationWFactor"))
+    return convolution(node, weight_of(node, 1, (1, 2, 3, 0)), groups=channels // depth, **window)
+
+
+@tflite_importer("DEPTHWISE_CONV_2D")
+def depthwise(node: Node) -> SSAValue:
+    """weight [1, KH, KW, C · multiplier]; output channel c · multiplier + m reads channel c."""
+    n, *size, channels = image(node, 0)
+    one, *kernel, filters = image(node, 1)
+    if one != 1 or channels < 1 or filters % channels:
+        raise Unsupported(f"its weights {list(node.shape(1))} do not fit {channels} channels")
+    window = window_of(node, size, kernel, positive(node, "DilationHFactor", "DilationWFactor"))
+    return convolution(node, weight_of(node, 1, (1, 2, 0, 3)), groups=channels, **window)
+
+
+def image(node: Node, index: int) -> tuple[int, ...]:
+    """The shape of an input of rank 4."""
+    shape = node.shape(index)
+    if len(shape) != 4:
+        raise Unsupported(f"'{node.input_name(index)}' should be of rank 4, but is {list(shape)}")
+    return shape
+
+
+class Weight:
+    """Weights with the output channel last: a value, and for quantised ones scales [M] or [1] and zero point."""
+
+    def __init__(self, value: SSAValue, scales: np.ndarray | None = None, zero: int = 0):
+        self.value, self.scales, self.zero = value, scales, zero
+
+
+def weight_of(node: Node, index: int, permutation: Sequence[int]) -> Weight:
+    """An input with its axes permuted; a constant at once, its scales along the last axis."""
+    element, array = node.element(index), node.array(index)
+    if not isinstance(element, QuantType):
+        if dtype_of(element).kind != "f":
+            raise Unsupported(
+                f"the tensor '{node.input_name(index)}' is {element} without scale and zero point, "
+                "and weights are floats or quantised"
+            )
+        if array is None:
+            return Weight(node.emit(graph.TransposeOp, node.operand(index), permutation=permutation))
+        return Weight(node.literal(array.transpose(permutation), node.input_name(index)))
+    data = element.data
+    if data.axis is not None and permutation[-1] != data.axis:
+        raise Unsupported(f"'{node.input_name(index)}' has scales along axis {data.axis}, which is no output channel")
+    if len(set(data.zeros)) != 1:
+        raise Unsupported(f"'{node.input_name(index)}' has zero points that differ from channel to channel")
+    axis = None if data.axis is None else len(permutation) - 1
+    type_ = quantised(data.storage, data.scales, data.zeros, axis)
+    if array is None:
+        value = node.emit(graph.TransposeOp, node.operand(index), permutation=permutation)
+    else:
+        value = node.literal(array.transpose(permutation), node.input_name(index), type_)
+    return Weight(value, np.array(data.scales), data.zeros[0])
+
+
+def convolution(node: Node, weight: Weight, **parameters: Any) -> SSAValue:
+    """graph.conv and its activation for floats, qnn.conv for integers."""
+    refuse_mixed(node)
+    if weight.scales is None:
+        return activated(node, node.emit(graph.ConvOp, node.operand(0), weight.value, bias_of(node, 2), **parameters))
+    ifm, ofm = node.quant(0), node.result_quant()
+    refuse_types(node, ifm, weight)
+    return node.emit(
+        qnn.ConvOp,
+        node.operand(0),
+        weight.value,
+        *node.multiplier(product_factor(ifm, weight.scales, ofm)),
+        integer_bias(node, 2, ifm),
+        element=ofm,
+        ifm_zero=ifm.zero,
+        weight_zero=weight.zero,
+        ofm_zero=ofm.zero,
+        rounding=int(rounding_of(ifm)),
+        **clamp_of(ofm, fused(node)),
+        **parameters,
+    )
+
+
+def rounding_of(ifm: QuantType) -> Rounding:
+    """How TFLite's convolutions and batched products requantise."""
+    return Rounding.ACC64 if ifm.storage == i16 else Rounding.DOUBLE
+
+
+def refuse_mixed(node: Node) -> None:
+    """Activations and weights are both floats or both quantised."""
+    if node.is_quantised(0) != node.is_quantised(1):
+        raise Unsupported(
+            f"'{node.input_name(0)}' is {node.element(0)} and '{node.input_name(1)}' {short(node, 1)}: dynamic-range "
+            "quantisation cannot be imported; convert the model in float or with full integer quantisation"
+        )
+
+
+def short(node: Node, index: int) -> str:
+    """An input's type without its many scales."""
+    element = node.element(index)
+    return f"quantised {dtype_of(element)}" if isinstance(element, QuantType) else str(element)
+
+
+def refuse_types(node: Node, ifm: QuantType, weight: Weight, symmetric: bool = True) -> None:
+    """The combinations of types that TFLite computes."""
+    stored = node.element(1).storage  # pyright: ignore[reportAttributeAccessIssue]
+    if stored != (u8 if ifm.storage == u8 else i8) or node.result_quant().storage != ifm.storage:
+        raise Unsupported(
+            f"it takes {dtype_of(ifm)}, weights of {dtype_of(stored)} and gives {dtype_of(node.result_quant())}; "
+            "TFLite computes int8 and int16 with int8 weights, uint8 with uint8 weights"
+        )
+    if symmetric and stored == i8 and weight.zero:
+        raise Unsupported(f"'{node.input_name(1)}' has the zero point {weight.zero}; int8 weights are symmetric")
+    if ifm.storage == i16 and (ifm.zero or node.result_quant().zero):
+        raise Unsupported(f"'{node.input_name(0)}' is {text_of(ifm)}; int16 tensors are symmetric")
+
+
+def bias_of(node: Node, index: int) -> SSAValue | None:
+    """The float bias, if there is one."""
+    if not node.has(index):
+        return None
+    value = node.operand(index)
+    return node.reshape(value, (math.prod(shape_of(value)),))
+
+
+def integer_bias(node: Node, index: int, ifm: QuantType) -> SSAValue | None:
+    """The integer bias, if there is one: int64 beside int16 activations, int32 beside others."""
+    if not node.has(index):
+        return None
+    want = i64 if ifm.storage == i16 else i32
+    if node.element(index) != want:
+        raise Unsupported(
+            f"its bias '{node.input_name(index)}' is {node.element(index)}, but beside {dtype_of(ifm)} it is {want}"
+        )
+    return node.reshape(node.operand(index), (math.prod(node.shape(index)),))
+
+
+# --- transposed convolution ------------------------------------------------------------------------------
+@tflite_importer("TRANSPOSE_CONV")
+def transpose_conv(node: Node) -> SSAValue:
+    """Inputs: output shape, weight [M, KH, KW, C], ifm, bias. An input pixel adds its products to a window."""
+    weight, ifm = node.operand(1), node.operand(2)
+    raise Unsupported("not yet")
+
+
+# --- matrix products -------------------------------------------------------------------------------------
+@tflite_importer("FULLY_CONNECTED")
+def fully_connected(node: Node) -> SSAValue:
+    """ifm […, K] flattened to rows of K, weight [N, K]."""
+    if node.word("WeightsFormat", "FullyConnectedOptionsWeightsFormat", 0) != "DEFAULT":
+        raise Unsupported("its weights are stored shuffled; only the default format can be imported")
+    if len(node.shape(1)) != 2:
+        raise Unsupported(f"its weights are {list(node.shape(1))}, and have to be a matrix")
+    refuse_mixed(node)
+    shape, (columns, depth) = node.shape(0), node.shape(1)
+    if depth < 1 or math.prod(shape) % depth:
+        raise Unsupported(f"its input {list(shape)} does not divide into rows of {depth}")
+    out = (*shape[:-1], columns) if node.option("KeepNumDims", False) else (math.prod(shape) // depth, columns)
+    rows = node.reshape(node.operand(0), (math.prod(shape) // depth, depth))
+    weight = weight_of(node, 1, (1, 0))
+    if weight.scales is None:
+        product = node.emit(graph.MatmulOp, rows, weight.value, bias_of(node, 2))
+        return activated(node, node.reshape(product, out))
+    ifm, ofm = node.quant(0), node.result_quant()
+    refuse_types(node, ifm, weight, symmetric=len(weight.scales) > 1)
+    product = node.emit(
+        qnn.MatmulOp,
+        rows,
+        weight.value,
+        *node.multiplier(product_factor(ifm, weight.scales, ofm)),
+        integer_bias(node, 2, ifm),
+        element=ofm,
+        a_zero=ifm.zero,
+        b_zero=weight.zero,
+        ofm_zero=ofm.zero,
+        rounding=int(Rounding.AWAY),
+        **clamp_of(ofm, fused(node)),
+    )
+    return node.reshape(product, out)
+
+
+@tflite_importer("BATCH_MATMUL")
+def batch_matmul(node: Node) -> SSAValue:
+    """a […, M, K] · b […, K, N], either of them transposed where the file says so."""
+    refuse_mixed(node)
+    a = matrix(node, 0, bool(node.option("AdjX", False)))
+    b = matrix(node, 1, bool(node.option("AdjY", False)))
+    if not node.is_quantised(0):
+        return node.emit(graph.MatmulOp, a, b)
+    left, right, ofm = node.quant(0), node.quant(1), node.result_quant()
+    if not left.storage == right.storage == ofm.storage:
+        raise Unsupported("its operands and result are of different integer types")
+    factor = np.float64(left.scale) * np.float64(right.scale) / np.float64(ofm.scale)
+    return node.emit(
+        qnn.MatmulOp,
+        a,
+        b,
+        *node.multiplier(factor),
+        element=ofm,
+        a_zero=left.zero,
+        b_zero=right.zero,
+        ofm_zero=ofm.zero,
+        rounding=int(rounding_of(left)),
+        **clamp_of(ofm, "NONE"),
+    )
+
+
+def matrix(node: Node, index: int, transposed: bool) -> SSAValue:
+    """An operand, its last two axes exchanged if asked."""
+    value = node.operand(index)
+    rank = len(shape_of(value))
+    if rank < 2:
+        raise Unsupported(f"'{node.input_name(index)}' is {list(shape_of(value))}, and has to be matrices")
+    if not transposed:
+        return value
+    return node.emit(graph.TransposeOp, value, permutation=(*range(rank - 2), rank - 1, rank - 2))
+
+
+__all__ = ["NO_WINDOW", "clamped"]

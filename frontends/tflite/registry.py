@@ -1,0 +1,47 @@
+"""The registry of TFLite importers, keyed by the schema's operator name.
+
+    @tflite_importer("RELU")
+    def relu(node): ...
+
+An importer gets a `Node` and returns what its outputs are: one value or a tuple. It raises `Unsupported` with a
+reason for what it cannot express.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from xdsl.ir import SSAValue
+
+if TYPE_CHECKING:
+    from .node import Node
+
+Importer = Callable[["Node"], "SSAValue | tuple[SSAValue, ...]"]
+
+
+class Entry(NamedTuple):
+    """An importer; `floats` says that quantised tensors are none of its business."""
+
+    function: Importer
+    floats: bool
+
+
+IMPORTERS: dict[str, Entry] = {}
+
+
+class Unsupported(Exception):
+    """Why an operator cannot be imported; the importer collects these and adds the operator's name and kind."""
+
+
+def tflite_importer(*kinds: str, floats: bool = False) -> Callable[[Importer], Importer]:
+    """Register a function for operators; with `floats`, on quantised tensors they are refused by name."""
+
+    def register(function: Importer) -> Importer:
+        for kind in kinds:
+            if kind in IMPORTERS:
+                raise ValueError(f"{kind} has an importer already")
+            IMPORTERS[kind] = Entry(function, floats)
+        return function
+
+    return register
