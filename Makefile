@@ -22,9 +22,10 @@ lint: .venv/installed
 types: .venv/installed
 	$(BIN)/mypy
 
-# docs/isa.md is made from the instruction definitions.
+# docs/isa.md from the instruction definitions; what the commands of README.md print.
 docs: .venv/installed
 	$(BIN)/python -m nacre.runtime.isa_table docs/isa.md
+	$(BIN)/python tests/test_readme.py
 
 wheel: .venv/installed
 	rm -rf build dist

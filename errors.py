@@ -1,4 +1,5 @@
-"""What a user can do wrong, as exceptions: each is one sentence that names the layer, what was found and what would work.
+"""What a user can do wrong, as exceptions: each is one sentence that names the layer, what was found and what
+would work.
 
 The command line prints these without a traceback and exits with 1; any other exception is a bug in Nacre.
 """

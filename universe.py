@@ -24,8 +24,8 @@ DIALECTS = {
     "qnn": "dialects.qnn:QNN",
     "npu": "dialects.npu_instructions:NPU",
 }
-REGISTERED = {"graph": ("passes.graph.canonical",), "qnn": ("passes.quantise.canonical_qnn",)}
-"""Modules that register patterns for a dialect's ops."""
+REGISTRATIONS = "canonical*.py"
+"""Files in the folders of passes that register canonicalisation patterns."""
 PASS_FOLDERS = ("passes/graph", "passes/quantise", "passes/npu", "backends/npu")
 _DEFINITION = re.compile(r"^class \w+\(NacrePass\):.*?^    name = \"([a-z0-9-]+)\"$", re.M | re.S)
 
@@ -35,7 +35,7 @@ def dialect_factory(name: str) -> Callable[[], Dialect]:
 
     def load() -> Dialect:
         home, variable = DIALECTS[name].split(":")
-        for module in ("runtime.interpreter", *REGISTERED.get(name, ())):
+        for module in ("runtime.interpreter", *modules_in(REGISTRATIONS)):
             importlib.import_module(f".{module}", PACKAGE)
         return getattr(importlib.import_module(f".{home}", PACKAGE), variable)
 
@@ -62,12 +62,17 @@ def pass_modules() -> dict[str, str]:
     all the rest of its start. A test compares this with what importing gives.
     """
     found = {}
-    root = Path(__file__).parent
-    for folder in PASS_FOLDERS:
-        for file in sorted((root / folder).glob("*.py")):
-            for name in _DEFINITION.findall(file.read_text(encoding="utf-8")):
-                found[name] = f"{folder.replace('/', '.')}.{file.stem}"
+    for module, file in modules_in("*.py").items():
+        for name in _DEFINITION.findall(file.read_text(encoding="utf-8")):
+            found[name] = module
     return dict(sorted(found.items()))
+
+
+def modules_in(pattern: str) -> dict[str, Path]:
+    """Files of the folders of passes, by module name."""
+    root = Path(__file__).parent
+    files = [(folder, file) for folder in PASS_FOLDERS for file in sorted((root / folder).glob(pattern))]
+    return {f"{folder.replace('/', '.')}.{file.stem}": file for folder, file in files}
 
 
 NACRE = Universe(

@@ -26,8 +26,8 @@ def assemble(module: ModuleOp) -> Program:
     target = named.data if isinstance(named, StringAttr) else ""
     if level == "npu" or target != "cpu":
         raise CompileError(
-            f"a module at the {level} level is no assembly: it takes address form (nacre compile --stop-after "
-            "schedule, nacre disasm), or a module compiled for the target cpu"
+            f"a module at the {level} level is no assembly: it takes address form (nacre compile "
+            "--stop-after schedule, nacre disasm), or a module compiled for the target cpu"
         )
     family, machine = resolve_target("cpu")
     sections = {"signature": signature_of(module), **family.encode(module, machine)}

@@ -43,7 +43,9 @@ def _samples(source: Any, expected: Expected) -> Iterator[Mapping[str, np.ndarra
     elif isinstance(source, Iterable):
         for sample in source:
             if not isinstance(sample, Mapping):
-                raise InputError(f"a calibration sample is a dictionary of inputs, not a {type(sample).__name__}")
+                raise InputError(
+                    f"a calibration sample is a dictionary of inputs, not a {type(sample).__name__}"
+                )
             yield sample
     else:
         raise InputError(f"calibration data cannot be read from a {type(source).__name__}")
@@ -65,7 +67,9 @@ def _from_path(path: Path, expected: Expected) -> Iterator[Mapping[str, np.ndarr
         raise InputError(f"the calibration file '{path}' cannot be read: {error}") from None
     if isinstance(loaded, np.ndarray):
         if len(expected) != 1:
-            raise InputError(f"'{path}' holds one array, but the model has the inputs {', '.join(expected)}: use .npz")
+            raise InputError(
+                f"'{path}' holds one array, but the model has the inputs {', '.join(expected)}: use .npz"
+            )
         yield from _unstacked({next(iter(expected)): loaded}, expected)
     else:
         with loaded:
@@ -92,7 +96,7 @@ def _unstacked(arrays: Mapping[str, np.ndarray], expected: Expected) -> Iterator
         return
     if len(counts) != 1:
         raise InputError("the calibration arrays hold different numbers of samples")
-    for index in range(counts.pop()):
+    for index in range(counts.pop()):  # type: ignore[arg-type]
         yield {n: a[index].reshape(expected[n][0]) if n in expected else a for n, a in arrays.items()}
 
 
@@ -100,17 +104,14 @@ def _checked(sample: Mapping[str, Any], expected: Expected, label: str) -> dict[
     found = {}
     for name in sample:
         if name not in expected:
-            raise InputError(
-                f"{label}: there is no input '{name}'; the inputs are {', '.join(expected)}"
-            )
+            raise InputError(f"{label}: there is no input '{name}'; the inputs are {', '.join(expected)}")
     for name, (shape, dtype) in expected.items():
         if name not in sample:
             raise InputError(f"{label}: the input '{name}' is missing")
         array = np.asarray(sample[name])
         if array.shape != shape or array.dtype != dtype:
             raise InputError(
-                f"{label}: '{name}' should be {dtype}{list(shape)}, "
-                f"but is {array.dtype}{list(array.shape)}"
+                f"{label}: '{name}' should be {dtype}{list(shape)}, but is {array.dtype}{list(array.shape)}"
             )
         found[name] = array
     return found

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import ModuleOp, TensorType
 from xdsl.passes import ModulePass
 
+from ..dialects.graph import ConstantOp
+from ..dialects.npu import BufferType
+from ..dialects.quant import QuantType
 from ..dialects.text import load_module
 from ..dialects.types import dtype_of, element_type, shape_of
 from ..errors import CompileError, ImportFailed
@@ -25,10 +29,11 @@ from .calibration import calibration_batches
 from .program import Program, node_arg, signature_section
 from .target import CompileOptions, resolve_target
 
+DTYPES = ("int8", "uint8", "int16")
 LEVELS = ("graph", "qnn", "npu", "schedule")
 Progress = Callable[[str, int, int | None], None]
-"""Called with (what is done, how much so far, of how much or None): (pass, its number, of all passes) before each
-pass, ("calibrating", samples, None) after each sample."""
+"""Called with (what is done, how much so far, of how much or None): with a pass, its number and the number of
+all passes before each pass, with ("calibrating", samples, None) after each sample."""
 
 
 @dataclass
@@ -60,7 +65,7 @@ def compile(
     model: str | os.PathLike[str] | ModuleOp | Any,
     *,
     target: str = "v853",
-    dtype: str = "int8",
+    dtype: str | None = None,
     calibration: Any = None,
     calibration_method: str = "min-max",
     shapes: Mapping[str, Sequence[int]] | None = None,
@@ -69,24 +74,25 @@ def compile(
     verify_each: bool = False,
     progress: Progress | None = None,
 ) -> Program:
-    """Compile a model (.onnx file or ModelProto, .mlir file, graph module) for a target.
+    """Compile a model (.onnx file or ModelProto, .tflite file or bytes, .mlir file, graph module) for a target.
 
-    dtype: int8 or uint8 (calibration data needed), or float32. calibration: a folder, .npz, iterable of
-    {name: array}, or an ONNX Runtime CalibrationDataReader. shapes: what dynamic inputs are fixed to. fuse: let
-    the NN engine do what follows a convolution. stop_after: graph, qnn, npu or schedule.
+    dtype: int8 (the default) or uint8 (calibration data needed), or float32; a model that is quantised already
+    has its own. calibration: a folder, .npz, iterable of {name: array}, or an ONNX Runtime
+    CalibrationDataReader. shapes: what dynamic inputs are fixed to. fuse: let the NN engine do what follows a
+    convolution. stop_after: graph, qnn, npu or schedule.
 
-    Raises NacreError (CompileError, ImportFailed, MachineError, InputError) in one sentence for what cannot work.
+    Raises NacreError (CompileError, ImportFailed, MachineError, InputError) in one sentence for what cannot
+    work.
     """
     if stop_after is not None and stop_after not in LEVELS:
         raise CompileError(f"there is no level '{stop_after}'; the levels are {', '.join(LEVELS)}")
-    if dtype != "float32" and dtype not in STORAGE:
-        raise CompileError(f"there is no dtype '{dtype}' yet; there are {', '.join(STORAGE)} and float32")
+    if dtype not in (None, "float32", *DTYPES):
+        raise CompileError(f"there is no dtype '{dtype}'; there are {', '.join(DTYPES)} and float32")
     family, machine = resolve_target(target)
-    if dtype != "float32" and dtype not in machine.types:
-        raise CompileError(f"'{target}' does not compute in {dtype}; it does in {', '.join(machine.types)}")
     started = time.perf_counter()
-    options = CompileOptions(dtype, fuse)
     module = load_model(model, shapes)
+    dtype = chosen_dtype(module, dtype, target, machine.types)
+    options = CompileOptions(dtype, fuse)
     floats = refuse_level(module, dtype, stop_after) == "graph"
     simplification = [SimplifyPass()]
     quantisation = [QuantiseToQnnPass(dtype), Canonicalize(), Cse()] if floats and dtype != "float32" else []
@@ -117,12 +123,42 @@ def compile(
         start = time.perf_counter()
         sections = {"signature": signature, **family.encode(module, machine)}
         stages.seconds["encode"] = time.perf_counter() - start
-    report["total_seconds"] = time.perf_counter() - started
+    report["total_seconds"] = time.perf_counter() - started  # type: ignore[assignment]
     return Program(family, sections, stages.levels, report)
 
 
+def chosen_dtype(module: ModuleOp, dtype: str | None, target: str, types: Sequence[str]) -> str:
+    """What a module is compiled to: what it is quantised to already, else the user's choice, else int8.
+
+    Raises CompileError where the two contradict each other, or where the target does not compute in it.
+    """
+    own = quantised_dtypes(module)
+    if own and dtype not in (None, *own):
+        raise CompileError(
+            f"dtype {dtype} is asked for, but the model is quantised already, to {' and '.join(own)}: "
+            "compile it without a dtype, or start from its float version"
+        )
+    chosen = own or [dtype or "int8"]
+    for name in chosen:
+        if name != "float32" and name not in types:
+            raise CompileError(f"'{target}' does not compute in {name}; it does in {', '.join(types)}")
+    if not own and chosen[0] != "float32" and chosen[0] not in STORAGE:
+        raise CompileError(
+            f"a float model cannot be quantised to {chosen[0]} yet; it can to {', '.join(STORAGE)}, or stay float32"
+        )
+    return chosen[0]
+
+
+def quantised_dtypes(module: ModuleOp) -> list[str]:
+    """The integer types of a module's quantised activations, the most frequent one first."""
+    block = main_function(module).body.block
+    computed = [r for op in block.ops if not isinstance(op, ConstantOp) for r in op.results]
+    elements = [getattr(v.type, "element_type", None) for v in (*block.args, *computed)]
+    return [n for n, _ in Counter(dtype_of(e).name for e in elements if isinstance(e, QuantType)).most_common()]
+
+
 def refuse_level(module: ModuleOp, dtype: str, stop_after: str | None) -> str:
-    """The level a module is at. Raises CompileError where it is too low, or where `stop_after` is never reached."""
+    """The level a module is at. Raises CompileError where it is too low, or `stop_after` is never reached."""
     level = level_of(module)
     if level not in ("graph", "qnn"):
         raise CompileError(
@@ -141,14 +177,32 @@ def load_model(model: Any, shapes: Mapping[str, Sequence[int]] | None = None) ->
     if isinstance(model, (str, os.PathLike)):
         path = Path(model)
         if path.suffix == ".mlir":
-            return load_module(path)
+            return with_static_main(load_module(path), path)
         if path.suffix == ".tflite":
-            raise ImportFailed(f"'{path}': TFLite files cannot be imported yet; ONNX files can")
+            from ..frontends.tflite import import_tflite
+
+            return import_tflite(path, shapes)
         if path.suffix == ".nacre":
             raise ImportFailed(f"'{path}' is compiled already: run it with nacre run")
+    if isinstance(model, bytes):
+        from ..frontends.tflite import import_tflite
+
+        return import_tflite(model, shapes)
     from ..frontends.onnx import import_onnx  # onnx takes a while to import, and not every use needs it
 
     return import_onnx(model, shapes)
+
+
+def with_static_main(module: ModuleOp, path: Path) -> ModuleOp:
+    """The module, if @main takes tensors of fixed shape, or buffers. Raises ImportFailed for another."""
+    function = main_function(module)
+    for name, argument in zip(argument_names(function), function.args):
+        static = isinstance(argument.type, TensorType) and all(d >= 0 for d in shape_of(argument))
+        if not static and not isinstance(argument.type, BufferType):
+            raise ImportFailed(
+                f"'{path}': the input '{name}' is {argument.type}, but inputs are tensors of fixed shape"
+            )
+    return module
 
 
 def level_of(module: ModuleOp) -> str:
@@ -158,7 +212,7 @@ def level_of(module: ModuleOp) -> str:
         from ..passes.npu.form import ADDRESS, form_of
 
         return "schedule" if form_of(module) == ADDRESS else "npu"
-    return "qnn" if {"qnn", "quant"} & dialects else "graph"
+    return "qnn" if {"qnn", "quant"} & dialects or quantised_dtypes(module) else "graph"
 
 
 def _calibrate(

@@ -57,7 +57,18 @@ _TYPES = {
 }  # fmt: skip
 _DTYPES = {
     _TYPES.get(name, f"tensor({name})"): np.dtype(name)
-    for name in ("float32", "float64", "float16", "bool", "int8", "uint8", "int16", "uint16", "int32", "int64")
+    for name in (
+        "float32",
+        "float64",
+        "float16",
+        "bool",
+        "int8",
+        "uint8",
+        "int16",
+        "uint16",
+        "int32",
+        "int64",
+    )
 }
 
 

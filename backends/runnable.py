@@ -86,5 +86,5 @@ def _buffers(module: ModuleOp) -> tuple[list[NodeArg], list[NodeArg]]:
     assert function.arg_attrs is not None
     for name, argument, attributes in zip(argument_names(function), function.args, function.arg_attrs):
         type_ = buffer_type(argument)
-        sides[attributes.data["npu.kind"].data].append(node_arg(name, type_.shape, dtype_of(type_.element)))
+        sides[attributes.data["npu.kind"].data].append(node_arg(name, type_.shape, dtype_of(type_.element)))  # type: ignore[attr-defined]
     return sides["input"], sides["output"]

@@ -43,10 +43,10 @@ class Session:
         """The outputs, in the source model's order."""
         return list(self._outputs)
 
-    def run(
-        self, output_names: Sequence[str] | None, feeds: Mapping[str, np.ndarray]
-    ) -> list[np.ndarray]:
-        """One inference: the named outputs, or all of them for None. Raises InputError for what does not fit."""
+    def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """One inference: the named outputs, or all of them for None. Raises InputError for what does not
+        fit.
+        """
         check_feeds({a.name: (tuple(a.shape), a.dtype) for a in self._inputs}, feeds)
         known = [a.name for a in self._outputs]
         wanted = known if output_names is None else list(output_names)

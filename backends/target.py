@@ -46,8 +46,9 @@ class TargetFamily:
     """A kind of target.
 
     machines: names it ships; load: a machine from a name or file; legal: None or why an op cannot run;
-    pipeline: the passes from graph or qnn down, by level; encode: a lowered module as file sections; executor:
-    what runs them; disassemble: the lowered module again, of which `encode` gives the same sections.
+    pipeline: the passes from graph or qnn down, by level; encode: a lowered module as file sections;
+    executor: what runs them; disassemble: the lowered module again, of which `encode` gives the same
+    sections.
     """
 
     name: str
@@ -78,7 +79,9 @@ def families() -> dict[str, TargetFamily]:
 def family_named(name: str) -> TargetFamily:
     """A family by its name, as a file's header gives it."""
     if name not in families():
-        raise CompileError(f"no installed target family is called '{name}'; there are {', '.join(families())}")
+        raise CompileError(
+            f"no installed target family is called '{name}'; there are {', '.join(families())}"
+        )
     return families()[name]
 
 

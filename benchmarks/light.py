@@ -90,7 +90,9 @@ def measure(name: str, target: str, samples: int) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", default=NAMES, help=f"which ones (default: {' '.join(NAMES)})")
     parser.add_argument("--target", default="v853", help="machine (default: v853)")
     parser.add_argument("--samples", type=int, default=2, help="calibration samples (default: 2)")

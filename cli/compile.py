@@ -22,11 +22,21 @@ Integer types need calibration data: .npy or .npz files with representative inpu
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
+    compile_options(parser)
+    parser.add_argument(
+        "--stop-after", choices=("graph", "qnn", "npu", "schedule"), help="write that level as .mlir instead"
+    )
+    parser.add_argument("-o", "--output", metavar="OUT", help="default: the model's name, in this folder")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def compile_options(parser: argparse.ArgumentParser) -> None:
+    """The model and how to compile it, for every command that compiles."""
     parser.add_argument("model", metavar="MODEL", help="an .onnx file, or .mlir text")
     parser.add_argument(
         "--target", default="v853", metavar="NAME|FILE", help="a machine's name or .toml file; default v853"
     )
-    parser.add_argument("--dtype", default="int8", help="int8, uint8 or float32; default int8")
+    parser.add_argument("--dtype", help="int8, uint8 or float32; default int8, or what a quantised model is in")
     parser.add_argument(
         "--calibration", metavar="DIR|NPZ", help="a folder of .npy/.npz files, or one such file"
     )
@@ -37,32 +47,29 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--shape", action="append", default=[], metavar="NAME=1,3,…", help="fixes an open input; repeat"
     )  # fmt: skip
     parser.add_argument("--no-fuse", action="store_true", help="keep layers apart that could be joined")
-    parser.add_argument(
-        "--stop-after", choices=("graph", "qnn", "npu", "schedule"), help="write that level as .mlir instead"
-    )
-    parser.add_argument("-o", "--output", metavar="OUT", help="default: the model's name, in this folder")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def compile_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What `compile_options` took, as keyword arguments of `nacre.compile`."""
+    return {
+        "target": args.target,
+        "dtype": args.dtype,
+        "calibration": args.calibration,
+        "calibration_method": args.calibration_method,
+        "shapes": parse_shapes(args.shape) or None,
+        "fuse": not args.no_fuse,
+    }
 
 
 def run(args: argparse.Namespace) -> None:
     """Compile, write, report."""
     out = output_path(args)
     output.check_writable(out)
-    shapes = parse_shapes(args.shape)
+    settings = compile_settings(args)
     from ..backends.compile import compile
 
     with screen.progress() as progress:
-        program = compile(
-            args.model,
-            target=args.target,
-            dtype=args.dtype,
-            calibration=args.calibration,
-            calibration_method=args.calibration_method,
-            shapes=shapes or None,
-            fuse=not args.no_fuse,
-            stop_after=args.stop_after,
-            progress=progress,
-        )
+        program = compile(args.model, **settings, stop_after=args.stop_after, progress=progress)
     report: dict[str, Any] = {**program.report, "output": str(out)}
     if args.stop_after:
         from ..dialects.text import save_module

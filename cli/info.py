@@ -77,7 +77,7 @@ def program_info(path: str, check: bool) -> dict[str, Any]:
     if isinstance(executable, Executable):
         found |= executable_info(executable)
     else:
-        found["operations"] = operations(session.executor.module)  # pyright: ignore[reportAttributeAccessIssue]
+        found["operations"] = operations(session.executor.module)  # type: ignore[attr-defined]
     return found
 
 
@@ -166,7 +166,7 @@ def multiplications(module: ModuleOp) -> dict[str, int]:
         if formula in formulas and isinstance(op, DeclarativeOp):
             inputs = tuple(SimpleNamespace(shape=shape_of(v)) for v in op.operands)
             outputs = tuple(SimpleNamespace(shape=shape_of(v)) for v in op.results)
-            found[op.name] += formula(op.parameters(), inputs, outputs)  # pyright: ignore[reportArgumentType]
+            found[op.name] += formula(op.parameters(), inputs, outputs)  # type: ignore[arg-type]
     return dict(found)
 
 

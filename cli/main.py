@@ -15,7 +15,7 @@ from importlib.metadata import version
 
 from ..errors import NacreError
 
-COMMANDS = ("compile", "run", "info", "opt", "disasm", "asm", "targets", "ops")
+COMMANDS = ("compile", "run", "verify", "info", "opt", "disasm", "asm", "targets", "ops")
 
 DESCRIPTION = """\
 Nacre compiles neural networks for NPUs and runs the result on an emulator of the NPU.
@@ -44,7 +44,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.filename is None:
             raise
         return complain(f"'{error.filename}': {error.strerror}")
+    except Exception as error:
+        told = told_by_xdsl(error)
+        if told is None:
+            raise  # a bug in Nacre
+        return complain(told)
     return 0
+
+
+def told_by_xdsl(error: Exception) -> str | None:
+    """What an error means that xDSL raises about the user's text or a user's pass; None for any other."""
+    from xdsl.utils.exceptions import DiagnosticException, ParseError
+
+    from ..dialects.text import first_line, make_context, place_and_reason
+
+    if isinstance(error, ParseError):
+        return place_and_reason(error, make_context())
+    return first_line(error) if isinstance(error, DiagnosticException) else None
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -31,11 +31,11 @@ def run(args: argparse.Namespace) -> None:
     screen.show_table("ONNX operators", ("operator", "opset", "status", "reason"), rows, text=4)
     print()
     columns = ("operation", "kernel", "quantised", "npu", "what it is")
-    rows = [(o["name"], o["kernel"], o["quantised"], o["npu"], o["about"]) for o in found["operations"]]
+    rows = [(o["name"], o["kernel"], o["quantised"], o["npu"], o["about"]) for o in found["operations"]]  # type: ignore[misc]
     screen.show_table("Operations", columns, rows, text=5)
     print(
         "\nquantised: what the operation's rule does about types.\n"
-        "npu: selected = by a rule of its own, kernel = a built-in kernel of the programmable engine, - = not yet."
+        "npu: selected = by a rule of its own; kernel = as a kernel of the programmable engine; - = not yet."
     )
 
 
@@ -53,8 +53,10 @@ def onnx_operators() -> list[dict[str, Any]]:
         rows.append(_row(domain, name, ", ".join(map(str, sorted(versions))), status, reason or ""))
     latest = {(s.domain, s.name): s for s in defs.get_all_schemas() if s.domain in ("", "ai.onnx")}
     for (_, name), schema in sorted(latest.items()):
-        if ("", name) not in IMPORTERS and (schema.has_function or schema.has_context_dependent_function):
-            rows.append(_row("", name, str(schema.since_version), "by definition", "ONNX defines it by others"))
+        composite = schema.has_function or schema.has_context_dependent_function  # type: ignore[attr-defined]
+        if composite and ("", name) not in IMPORTERS:
+            since = str(schema.since_version)
+            rows.append(_row("", name, since, "by definition", "ONNX defines it by other operators"))
     return rows
 
 
@@ -77,13 +79,13 @@ def operations() -> list[dict[str, Any]]:
     assert FAMILY is not None
     rows = []
     for op in (*graph.OPS, *qnn.OPS):
-        rule = next((RULES[base] for base in op.__mro__ if base in RULES), None)
+        rule = next((RULES[base].kind.name.lower() for base in op.__mro__ if base in RULES), "stays float")
         runs = "selected" if op in SELECTIONS else "kernel" if op.name in LAUNCH_RULES else None
         about = (op.__doc__ or "").strip().splitlines()
         rows.append(
             {
                 "name": op.name, "kernel": op in KERNELS or op is graph.ConstantOp,
-                "quantised": "is integer" if op in qnn.OPS else rule.kind.name.lower() if rule else "stays float", "npu": runs,
+                "quantised": "is integer" if op in qnn.OPS else rule, "npu": runs,
                 "about": about[0] if about else "",
             }
         )  # fmt: skip

@@ -143,5 +143,5 @@ def show_layers(layers: Mapping[str, Mapping[str, Any]]) -> None:
     """A row a layer, in program order: where it runs, what it takes."""
     columns = ("layer", "engines", "cycles", "MACs", "DRAM read", "written")
     figures = ("cycles", "macs", "dram_bytes_read", "dram_bytes_written")
-    rows = [(name or "(none)", " ".join(x["engines"]), *(x[f] for f in figures)) for name, x in layers.items()]
+    rows = [(n or "(none)", " ".join(x["engines"]), *(x[f] for f in figures)) for n, x in layers.items()]
     show_table("", columns, rows, text=2)

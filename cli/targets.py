@@ -38,11 +38,11 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         screen.show_json([f | {"machines": [figures_of(m) for m in f["machines"]]} for f in found])
         return
-    for family in found:
-        print(f"{family['family']}: {family['about']}")
+    for family in found:  # type: ignore[assignment]
+        print(f"{family['family']}: {family['about']}")  # type: ignore[index]
     print()
     columns = ("target", "family", "types", "MHz", "MACs/cycle", "SRAM KiB", "DRAM B/cycle")
-    rows = [summary(f["family"], m) for f in found for m in f["machines"]]
+    rows = [summary(f["family"], m) for f in found for m in f["machines"]]  # type: ignore[arg-type]
     screen.show_table("", columns, rows, text=3)
     print("\nnacre targets NAME shows all figures and where they are from.")
 

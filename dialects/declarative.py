@@ -101,7 +101,7 @@ class Parameters(Mapping[str, Any]):
 
 def attribute_of(value: Any) -> Attribute:
     """A Python value as the attribute that stands for it."""
-    return value if isinstance(value, Attribute) else _attribute(type(value), _key(value))
+    return value if isinstance(value, Attribute) else _attribute(type(value), _key(value))  # type: ignore[arg-type]
 
 
 def _key(value: Any) -> Any:
@@ -124,7 +124,9 @@ def _attribute(kind: type, value: Any) -> Attribute:
 
 
 _VALUES: dict[int, tuple[Attribute, Any]] = {}
-"""Values by the attribute's identity, which the entry keeps alive: most attributes are interned (attribute_of)."""
+"""Values by the attribute's identity, which the entry keeps alive: most attributes are interned
+(attribute_of).
+"""
 
 
 def value_of(attribute: Attribute) -> Any:
@@ -197,7 +199,9 @@ class DeclarativeOp(IRDLOperation):
         properties = dict(cls.defaults())
         for name, value in parameters.items():
             if name not in declared:
-                raise TypeError(f"{cls.name} has no parameter '{name}'; it has {', '.join(declared) or 'none'}")
+                raise TypeError(
+                    f"{cls.name} has no parameter '{name}'; it has {', '.join(declared) or 'none'}"
+                )
             if value is not None:
                 properties[name] = attribute_of(value)
         for name in declared:
@@ -219,7 +223,9 @@ class DeclarativeOp(IRDLOperation):
         from xdsl.irdl import OptionalDef
 
         declared = cls.get_irdl_definition().properties
-        return frozenset(n for n, d in declared.items() if isinstance(d, OptionalDef) and d.default_value is None)
+        return frozenset(
+            n for n, d in declared.items() if isinstance(d, OptionalDef) and d.default_value is None
+        )
 
     def parameters(self) -> Parameters:
         """All parameters as Python values, defaults filled in."""
@@ -310,7 +316,11 @@ def short_form(attribute: Attribute) -> str | None:
         return str(attribute.value.data)
     if isinstance(attribute, IntegerAttr) and attribute.type == i1:
         return "true" if attribute.value.data else "false"
-    if isinstance(attribute, ArrayAttr) and len(attribute) and all(isinstance(a, FloatAttr) for a in attribute):
+    if (
+        isinstance(attribute, ArrayAttr)
+        and len(attribute)
+        and all(isinstance(a, FloatAttr) for a in attribute)
+    ):
         parts = [short_form(a) for a in attribute]
         return None if None in parts else f"[{', '.join(p for p in parts if p)}]"
     if isinstance(attribute, FloatAttr) and attribute.type == f32 and math.isfinite(attribute.value.data):
@@ -372,5 +382,5 @@ def _typed_number(value: int | float, type_: TypeAttribute) -> Attribute:
     if type_ == f32 and isinstance(value, int):  # MLIR's hexadecimal form, which holds infinities and NaN
         return FloatAttr(float(np.array(value, np.uint32).view(np.float32)), f32)
     if isinstance(value, float):
-        return FloatAttr(value, type_)  # pyright: ignore[reportArgumentType]
-    return IntegerAttr(value, type_)  # pyright: ignore[reportArgumentType]
+        return FloatAttr(value, type_)  # type: ignore[call-overload]
+    return IntegerAttr(value, type_)  # type: ignore[call-overload]

@@ -1,8 +1,10 @@
 """The graph dialect: a small canonical set of tensor operations that front ends normalise into.
 
-Shapes are static. Spatial operations (convolution, pooling, resize, space/depth, lrn) are channels-last: `[N, W, C]`
-or `[N, H, W, C]`; all others keep the source's axis order. An op class's `infer` is its shape rule. Operations
-that only move values (reshape, transpose, concat, …) work on quantised tensors as well, whose integers they move.
+Shapes are static. Spatial operations (convolution, pooling, resize, space/depth, lrn) are channels-last: `[N,
+W, C]` or `[N, H, W, C]`; all others keep the source's axis order. An op class's `infer` is its shape rule.
+Operations that only move values (reshape, transpose, concat, …) work on quantised tensors as well, whose
+integers they
+move.
 """
 
 from __future__ import annotations
@@ -74,7 +76,9 @@ class ConstantOp(GraphOp):
     traits = traits_def(Pure(), ConstantLikeOp())
 
     @classmethod
-    def of(cls, array: np.ndarray, store: Store, name: str = "", element: Attribute | None = None) -> ConstantOp:
+    def of(
+        cls, array: np.ndarray, store: Store, name: str = "", element: Attribute | None = None
+    ) -> ConstantOp:
         """A constant from an array; `element` where it is not the dtype's own (a quantised type)."""
         array = np.asarray(array)
         type_ = tensor(array.shape, element if element is not None else element_of(array.dtype))
@@ -116,7 +120,9 @@ def constant_of(value: SSAValue) -> np.ndarray | None:
     return value.owner.array() if isinstance(value.owner, ConstantOp) else None
 
 
-def constant(array: np.ndarray, near: Operation, name: str = "", element: Attribute | None = None) -> ConstantOp:
+def constant(
+    array: np.ndarray, near: Operation, name: str = "", element: Attribute | None = None
+) -> ConstantOp:
     """A constant for the module that `near` stands in."""
     return ConstantOp.of(array, store_of(near), name, element)
 
@@ -216,9 +222,7 @@ class ConvTransposeOp(GraphOp):
         sizes, weight, p = spatial(self, self.ifm), shape_of(self.weight), self.parameters()
         n, channels = shape_of(self.ifm)[0], shape_of(self.ifm)[-1]
         rank = len(sizes)
-        per_axis(
-            self, rank, strides=p.strides, pads=p.pads, dilations=p.dilations, output_pads=p.output_pads
-        )
+        per_axis(self, rank, strides=p.strides, pads=p.pads, dilations=p.dilations, output_pads=p.output_pads)
         if len(weight) != rank + 2 or weight[-2] * p.groups != channels or weight[-1] % p.groups:
             raise fail(self, f"weight {list(weight)} with {p.groups} groups does not fit {channels} channels")
         check_bias(self, self.bias, weight[-1])
@@ -322,7 +326,11 @@ class ResizeOp(GraphOp):
     def infer(self) -> Sequence[Attribute]:
         rank, p, shape = len(spatial(self, self.ifm)), self.parameters(), shape_of(self.ifm)
         per_axis(self, rank, sizes=p.sizes)
-        for value, known in ((p.mode, RESIZE_MODES), (p.coordinates, COORDINATES), (p.nearest, NEAREST_MODES)):
+        for value, known in (
+            (p.mode, RESIZE_MODES),
+            (p.coordinates, COORDINATES),
+            (p.nearest, NEAREST_MODES),
+        ):
             if value not in known:
                 raise fail(self, f"'{value}' is none of {', '.join(known)}")
         if len(p.scales) not in (0, rank):
@@ -332,7 +340,9 @@ class ResizeOp(GraphOp):
 
 @irdl_op_definition
 class DepthToSpaceOp(GraphOp):
-    """Channels become blocks of pixels. ifm [N, H, W, C] -> [N, H·b, W·b, C / b²]; `order` DCR or CRD as in ONNX."""
+    """Channels become blocks of pixels. ifm [N, H, W, C] -> [N, H·b, W·b, C / b²]; `order` DCR or CRD as in
+    ONNX.
+    """
 
     name = "graph.depth_to_space"
     ifm = operand_def(TensorType)
@@ -753,7 +763,9 @@ class ReduceMinOp(ReduceOp):
 
 @irdl_op_definition
 class ArgmaxOp(GraphOp):
-    """Index of the largest value along an axis (i64), the first one of several, or the last with `select_last`."""
+    """Index of the largest value along an axis (i64), the first one of several, or the last with
+    `select_last`.
+    """
 
     name = "graph.argmax"
     input = operand_def(TensorType)
@@ -879,7 +891,9 @@ class ConcatOp(GraphOp):
         rest = {(*s[:axis], *s[axis + 1 :]) for s in shapes}
         elements = {element_type(v) for v in self.inputs}
         if len(rest) != 1 or len(elements) != 1 or len({len(s) for s in shapes}) != 1:
-            raise fail(self, f"the inputs {', '.join(str(v.type) for v in self.inputs)} do not join along {axis}")
+            raise fail(
+                self, f"the inputs {', '.join(str(v.type) for v in self.inputs)} do not join along {axis}"
+            )
         total = sum(s[axis] for s in shapes)
         return [tensor((*shapes[0][:axis], total, *shapes[0][axis + 1 :]), elements.pop())]
 
@@ -921,7 +935,9 @@ class SliceOp(GraphOp):
         for d, start, size, step in zip(shape, p.starts, p.sizes, p.steps):
             last = start + (size - 1) * step
             if size < 0 or step == 0 or (size and not (0 <= start < d and 0 <= last < d)):
-                raise fail(self, f"{size} elements from {start} in steps of {step} do not lie in an axis of {d}")
+                raise fail(
+                    self, f"{size} elements from {start} in steps of {step} do not lie in an axis of {d}"
+                )
         return [tensor(p.sizes, element_type(self.input))]
 
 
@@ -930,8 +946,8 @@ PAD_MODES = ("constant", "reflect", "edge")
 
 @irdl_op_definition
 class PadOp(GraphOp):
-    """Values around the input: `low` before and `high` after, an entry an axis. `value` is what is stored: of a
-    quantised tensor, its integer. Modes as in ONNX: constant, reflect, edge."""
+    """Values around the input: `low` before and `high` after, an entry an axis. `value` is what is stored: of
+    a quantised tensor, its integer. Modes as in ONNX: constant, reflect, edge."""
 
     name = "graph.pad"
     input = operand_def(TensorType)
@@ -947,7 +963,9 @@ class PadOp(GraphOp):
             raise fail(self, f"low and high need {len(shape)} entries each, none below 0")
         if p.mode not in PAD_MODES:
             raise fail(self, f"the mode is one of {', '.join(PAD_MODES)}")
-        if p.mode == "reflect" and any(max(lo, hi) >= d for d, lo, hi in zip(shape, p.low, p.high) if lo or hi):
+        if p.mode == "reflect" and any(
+            max(lo, hi) >= d for d, lo, hi in zip(shape, p.low, p.high) if lo or hi
+        ):
             raise fail(self, f"a reflection of {list(p.low)}, {list(p.high)} is longer than {list(shape)}")
         padded = [d + lo + hi for d, lo, hi in zip(shape, p.low, p.high)]
         return [tensor(padded, element_type(self.input))]

@@ -1,4 +1,6 @@
-"""What all levels share: constants in a store, the source tensor a value stands for, the compilation's target."""
+"""What all levels share: constants in a store, the source tensor a value stands for, the compilation's
+target.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,9 @@ class Source(NamedTuple):
 
 @irdl_attr_definition
 class SourceAttr(Data[tuple[Source, ...]]):
-    """`#nacre.source<"relu1" [0, 2, 3, 1], "pool1" [0, 1, 2, 3]>`: all the source tensors that a value holds."""
+    """`#nacre.source<"relu1" [0, 2, 3, 1], "pool1" [0, 1, 2, 3]>`: all the source tensors that a value
+    holds.
+    """
 
     name = "nacre.source"
 
@@ -147,11 +151,13 @@ def inline_attribute(array: np.ndarray) -> DenseIntOrFPElementsAttr:
     values = array.ravel().tolist()
     if element == i1:
         values = [int(v) for v in values]
-    return DenseIntOrFPElementsAttr.from_list(type_, values)  # pyright: ignore[reportArgumentType]
+    return DenseIntOrFPElementsAttr.from_list(type_, values)  # type: ignore[return-value, type-var]
 
 
 def array_of(value: Attribute, type_: Attribute, op: Operation) -> np.ndarray:
-    """The array of a constant's value; `type_` is the tensor type it stands for, `op` says in which module."""
+    """The array of a constant's value; `type_` is the tensor type it stands for, `op` says in which
+    module.
+    """
     assert isinstance(type_, TensorType)
     shape = tuple(d.data for d in type_.shape)
     dtype = dtype_of(type_.element_type)
@@ -181,7 +187,9 @@ def sources_of(value: SSAValue) -> tuple[Source, ...]:
     """The source tensors a value holds, none for an untracked value."""
     owner = value.owner
     if isinstance(owner, Operation):
-        attribute = owner.attributes.get("nacre.source" if len(owner.results) == 1 else f"nacre.source{value.index}")  # pyright: ignore[reportAttributeAccessIssue]
+        attribute = owner.attributes.get(
+            "nacre.source" if len(owner.results) == 1 else f"nacre.source{value.index}"  # type: ignore[attr-defined]
+        )  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(attribute, SourceAttr):
             return attribute.data
     return ()
@@ -191,7 +199,7 @@ def set_sources(value: SSAValue, sources: tuple[Source, ...]) -> None:
     """Say which source tensors a value holds. Block arguments carry names of their own and are left alone."""
     owner = value.owner
     if isinstance(owner, Operation):
-        key = "nacre.source" if len(owner.results) == 1 else f"nacre.source{value.index}"  # pyright: ignore[reportAttributeAccessIssue]
+        key = "nacre.source" if len(owner.results) == 1 else f"nacre.source{value.index}"  # type: ignore[attr-defined]
         if sources:
             owner.attributes[key] = SourceAttr(sources)
         else:

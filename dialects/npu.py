@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 from typing import Any, ClassVar, NamedTuple, Self
 
-from xdsl.dialects.builtin import DenseArrayBase, FloatAttr, IntegerAttr, StringAttr, i32, i64
+from xdsl.dialects.builtin import DenseArrayBase, FloatAttr, IntegerAttr, StringAttr, i32
 from xdsl.ir import Attribute, Data, Operation, ParametrizedAttribute, SSAValue, TypeAttribute
 from xdsl.irdl import (
     AttrSizedOperandSegments,
@@ -376,7 +376,8 @@ class Instruction(IRDLOperation):
         address_form = False
         for port in cls.PORTS:
             given = ports.get(port.name)
-            items = [] if given is None else list(given) if isinstance(given, (list, tuple)) and not isinstance(given, Region) else [given]  # fmt: skip
+            several = isinstance(given, (list, tuple)) and not isinstance(given, Region)
+            items = [] if given is None else list(given) if several else [given]
             if items and isinstance(items[0], Region):
                 address_form = True
                 properties[f"{port.name}_at"] = RegionsAttr(tuple(items))
@@ -432,7 +433,7 @@ class Instruction(IRDLOperation):
     def regions_at(self, port: str) -> tuple[Region, ...]:
         """The regions at a port; empty in buffer form."""
         attribute = self.properties.get(f"{port}_at")
-        return () if attribute is None else attribute.data  # pyright: ignore[reportAttributeAccessIssue]
+        return () if attribute is None else attribute.data  # type: ignore[attr-defined]
 
     def ports(self) -> dict[str, Sequence[SSAValue]]:
         """Buffers by port, ports that are not connected left out."""
@@ -441,7 +442,7 @@ class Instruction(IRDLOperation):
             if size:
                 found[port.name] = self._operands[start : start + size]
                 start += size
-        return found
+        return found  # type: ignore[return-value]
 
     @property
     def address_form(self) -> bool:
@@ -462,7 +463,9 @@ class Instruction(IRDLOperation):
                 raise VerifyException(f"{self.name}: port '{port.name}' is a buffer, another one a region")
             count = len(buffers) + len(regions)
             if (port.arity is Arity.ONE and count != 1) or (port.arity is Arity.OPTIONAL and count > 1):
-                raise VerifyException(f"{self.name}: port '{port.name}' takes {port.arity.value}, has {count}")
+                raise VerifyException(
+                    f"{self.name}: port '{port.name}' takes {port.arity.value}, has {count}"
+                )
             spaces = [buffer_type(b).space for b in buffers] + [r.space for r in regions]
             if port.space is not None and any(s is not port.space for s in spaces):
                 raise VerifyException(
@@ -482,9 +485,9 @@ class Instruction(IRDLOperation):
 
     # -- syntax
     def print(self, printer: Printer) -> None:
-        if self.after:
+        if self.after:  # type: ignore[attr-defined]
             printer.print_string(" after ")
-            printer.print_list(self.after, printer.print_ssa_value)
+            printer.print_list(self.after, printer.print_ssa_value)  # type: ignore[attr-defined]
         for port in self.PORTS:
             buffers, regions = self.buffers(port.name), self.regions_at(port.name)
             if not buffers and not regions:
@@ -495,9 +498,7 @@ class Instruction(IRDLOperation):
             else:
                 printer.print_string(", ".join(map(str, regions)))
             printer.print_string(")")
-        shown = {
-            f.name: a for f in self.FIELDS if (a := self.properties[f.name]) != f.attribute(f.default)
-        }
+        shown = {f.name: a for f in self.FIELDS if (a := self.properties[f.name]) != f.attribute(f.default)}
         print_parameters(printer, shown | dict(self.attributes))
 
     @classmethod
@@ -554,7 +555,7 @@ def instruction(opcode: int, queue: Queue):
             body[f"{port.name}_at"] = opt_prop_def(RegionsAttr, prop_name=f"{port.name}_at")
         for f in fields:
             kind = {"list": DenseArrayBase, "symbol": StringAttr, "f": FloatAttr}.get(f.code, IntegerAttr)
-            body[f.name] = prop_def(kind, default_value=f.attribute(f.default) if not f.is_symbol else None)
+            body[f.name] = prop_def(kind, default_value=f.attribute(f.default) if not f.is_symbol else None)  # type: ignore[arg-type]
         body["after"] = var_operand_def(TokenType)
         body["done"] = opt_result_def(TokenType)
         body["irdl_options"] = (AttrSizedOperandSegments(as_property=True),)
@@ -572,5 +573,3 @@ def instruction(opcode: int, queue: Queue):
         return made
 
     return define
-
-

@@ -9,7 +9,13 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from xdsl.dialects.builtin import DenseArrayBase, DictionaryAttr, IntegerAttr, StringAttr, SymbolNameConstraint
+from xdsl.dialects.builtin import (
+    DenseArrayBase,
+    DictionaryAttr,
+    IntegerAttr,
+    StringAttr,
+    SymbolNameConstraint,
+)
 from xdsl.ir import Attribute, Dialect, SSAValue
 from xdsl.irdl import (
     IRDLOperation,
@@ -274,7 +280,9 @@ class AverageOp(Instruction):
 
 @instruction(0x27, Queue.FABRIC)
 class AddOp(Instruction):
-    """Rescaled addition, TFLite's ADD (or SUB); `parameters` as AddParameters in runtime/kernels lists them."""
+    """Rescaled addition, TFLite's ADD (or SUB); `parameters` as AddParameters in runtime/kernels lists
+    them.
+    """
 
     name = "npu.add"
     a = reads()
@@ -425,7 +433,7 @@ class AllocEffect(MemoryEffect):
 
     @classmethod
     def get_effects(cls, op: object) -> set[EffectInstance]:
-        return {EffectInstance(MemoryEffectKind.ALLOC, op.results[0])}  # pyright: ignore
+        return {EffectInstance(MemoryEffectKind.ALLOC, op.results[0])}  # type: ignore[attr-defined]
 
 
 @irdl_op_definition
@@ -472,7 +480,9 @@ class ConstantOp(IRDLOperation):
 
 @irdl_op_definition
 class ViewOp(IRDLOperation):
-    """A box of a buffer: element i… of the view is element offset + i · step … of the source. Moves nothing."""
+    """A box of a buffer: element i… of the view is element offset + i · step … of the source. Moves
+    nothing.
+    """
 
     name = "npu.view"
     source = operand_def(BufferType)
@@ -482,7 +492,12 @@ class ViewOp(IRDLOperation):
     traits = traits_def(Pure())
 
     @staticmethod
-    def of(source: SSAValue, offsets: tuple[int, ...], sizes: tuple[int, ...], steps: tuple[int, ...] | None = None) -> ViewOp:  # fmt: skip
+    def of(
+        source: SSAValue,
+        offsets: tuple[int, ...],
+        sizes: tuple[int, ...],
+        steps: tuple[int, ...] | None = None,
+    ) -> ViewOp:
         """A view of `sizes` elements from `offsets`."""
         whole = buffer_type(source)
         steps = steps or (1,) * len(sizes)
@@ -541,7 +556,7 @@ class ReshapeOp(IRDLOperation):
 
     def verify_(self) -> None:
         source, result = buffer_type(self.source), buffer_type(self.result)
-        if source[1:] != result[1:] or self.source.type.nbytes != self.result.type.nbytes:
+        if source[1:] != result[1:] or self.source.type.nbytes != self.result.type.nbytes:  # type: ignore[attr-defined]
             raise VerifyException("npu.reshape: size, element type and memory have to be the source's")
         if dense_layout(self.source) is None:
             raise VerifyException("npu.reshape: the source is a view that is not dense")
@@ -562,9 +577,7 @@ def layout_of(value: SSAValue) -> Layout:
     if isinstance(owner, ViewOp):
         inner = layout_of(owner.source)
         offset = inner.offset + sum(o * s for o, s in zip(value_of(owner.offsets), inner.strides))
-        return Layout(
-            inner.root, offset, tuple(s * t for s, t in zip(inner.strides, value_of(owner.steps)))
-        )
+        return Layout(inner.root, offset, tuple(s * t for s, t in zip(inner.strides, value_of(owner.steps))))
     type_ = buffer_type(value)
     dense = dense_strides(type_.shape, itemsize(type_.element))
     if isinstance(owner, ReshapeOp):
@@ -589,8 +602,8 @@ DATA_KINDS = ("input", "output", "constant")
 class DataOp(IRDLOperation):
     """Something in DRAM: an input or output that the host sees, or a constant.
 
-        npu.data "input" input at dram[0] 1x8x8x1xf32
-        npu.data "w" constant at dram[1024] 3x3x1x8xi8 = #nacre.blob<…>
+    npu.data "input" input at dram[0] 1x8x8x1xf32
+    npu.data "w" constant at dram[1024] 3x3x1x8xi8 = #nacre.blob<…>
     """
 
     name = "npu.data"
@@ -653,7 +666,11 @@ class TensorOp(IRDLOperation):
     @staticmethod
     def of(at: Region, index: int, source: SourceAttr) -> TensorOp:
         """An entry: where, after which instruction, what."""
-        properties: dict[str, Attribute] = {"at": RegionAttr(at), "index": attribute_of(index), "source": source}
+        properties: dict[str, Attribute] = {
+            "at": RegionAttr(at),
+            "index": attribute_of(index),
+            "source": source,
+        }
         return TensorOp.create(properties=properties)
 
     def print(self, printer: Printer) -> None:

@@ -17,10 +17,10 @@ from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
 from .declarative import Canonicalizes, DeclarativeOp, flag, integer, ints, string
-from .graph import broadcast_shape, check_bias, fail, per_axis, rank4, window_sizes
+from .graph import axis_of, broadcast_shape, check_bias, fail, per_axis, rank4, reduced_shape, window_sizes
 from .quant import QuantType
 from .rounding import Rounding
-from .types import element_type, i32, shape_of, storage_of, tensor
+from .types import element_type, i32, i64, shape_of, storage_of, tensor
 
 
 class QnnOp(DeclarativeOp):
@@ -36,7 +36,7 @@ class QnnOp(DeclarativeOp):
         return [tensor(self.shape(), element_type(self.results[0]))]
 
     @classmethod
-    def make(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def make(  # type: ignore[override]
         cls, *operands: SSAValue, element: Attribute, location: LocationAttr | None = None, **parameters: Any
     ) -> Self:
         """Build the op with a result of the given quantised element type; the shape is inferred."""
@@ -53,8 +53,8 @@ class QnnOp(DeclarativeOp):
         super().verify_()
         for value in (*self.operands, *self.results):
             element = element_type(value)
-            if not isinstance(element, QuantType) and element != i32:
-                raise fail(self, f"works on quantised tensors and i32, not on {element}")
+            if not isinstance(element, QuantType) and element not in (i32, i64):
+                raise fail(self, f"works on quantised tensors, i32 and i64, not on {element}")
 
 
 class RequantisingOp(QnnOp):
@@ -245,6 +245,42 @@ class AvgPoolOp(QnnOp):
         (n, h, w, c), p = rank4(self, self.ifm), self.parameters()
         per_axis(self, 2, kernel=p.kernel, strides=p.strides, pads=p.pads)
         return (n, *window_sizes(self, (h, w), p.kernel, p.strides, p.pads, (1, 1)), c)
+
+
+class ReduceOp(QnnOp):
+    """A reduction over `axes`, requantised once; they stay with size 1 when `keepdims`."""
+
+    input = operand_def(TensorType)
+    result = result_def(TensorType)
+    axes = ints()
+    keepdims = flag(True)
+    multiplier = integer()
+    shift = integer()
+    input_zero = integer(0)
+    result_zero = integer(0)
+
+    def shape(self) -> tuple[int, ...]:
+        shape, p = shape_of(self.input), self.parameters()
+        axes = {axis_of(self, a, len(shape)) for a in p.axes}
+        if len(axes) != len(p.axes) or any(shape[a] == 0 for a in axes):
+            raise fail(
+                self, f"the axes {list(p.axes)} of {list(shape)} are not all different and above size 0"
+            )
+        return reduced_shape(shape, axes, p.keepdims)
+
+
+@irdl_op_definition
+class MeanOp(ReduceOp):
+    """TFLite's MEAN: the multiplier is that of scale_in / scale_out; the kernel divides it by the count."""
+
+    name = "qnn.mean"
+
+
+@irdl_op_definition
+class SumOp(ReduceOp):
+    """TFLite's SUM between different quantisations."""
+
+    name = "qnn.sum"
 
 
 @irdl_op_definition

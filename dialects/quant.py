@@ -13,7 +13,14 @@ from typing import NamedTuple
 import numpy as np
 from xdsl.dialects.builtin import IntegerType, Signedness, TensorType, f32
 from xdsl.ir import Attribute, Data, Dialect, TypeAttribute
-from xdsl.irdl import IRDLOperation, irdl_attr_definition, irdl_op_definition, operand_def, result_def, traits_def
+from xdsl.irdl import (
+    IRDLOperation,
+    irdl_attr_definition,
+    irdl_op_definition,
+    operand_def,
+    result_def,
+    traits_def,
+)
 from xdsl.parser import AttrParser
 from xdsl.printer import Printer
 from xdsl.traits import Pure
@@ -88,7 +95,9 @@ class QuantType(Data[Uniform], TypeAttribute):
             if axis is None:
                 pairs = [_parse_scale(parser)]
             else:
-                pairs = parser.parse_comma_separated_list(parser.Delimiter.BRACES, lambda: _parse_scale(parser))
+                pairs = parser.parse_comma_separated_list(
+                    parser.Delimiter.BRACES, lambda: _parse_scale(parser)
+                )
         scales, zeros = zip(*pairs)
         return Uniform(storage, scales, zeros, axis, low, high)
 
@@ -126,7 +135,9 @@ def _quantised(u: Uniform) -> QuantType:
 def quantised(
     storage: Attribute, scale: float | Sequence[float], zero: int | Sequence[int] = 0, axis: int | None = None
 ) -> QuantType:
-    """An interned quantised type; scales are rounded to float32. One scale a slice of `axis` when it is given."""
+    """An interned quantised type; scales are rounded to float32. One scale a slice of `axis` when it is
+    given.
+    """
     assert isinstance(storage, IntegerType)
     scales = tuple(float(np.float32(s)) for s in np.atleast_1d(np.asarray(scale, np.float64)))
     zeros = tuple(int(z) for z in np.broadcast_to(np.asarray(zero), (len(scales),)))
@@ -153,13 +164,17 @@ class CastOp(IRDLOperation):
 
 @irdl_op_definition
 class QCastOp(CastOp):
-    """Quantise: q = clamp(round(x / scale) + zero point), round half away from zero (TFLite quantisation spec)."""
+    """Quantise: q = clamp(round(x / scale) + zero point), round half away from zero (TFLite quantisation
+    spec).
+    """
 
     name = "quant.qcast"
 
     def check(self, source: Attribute, target: Attribute) -> None:
         if source != f32 or not isinstance(target, QuantType):
-            raise VerifyException(f"quant.qcast goes from f32 to a quantised type, not from {source} to {target}")
+            raise VerifyException(
+                f"quant.qcast goes from f32 to a quantised type, not from {source} to {target}"
+            )
 
 
 @irdl_op_definition
@@ -170,7 +185,9 @@ class DCastOp(CastOp):
 
     def check(self, source: Attribute, target: Attribute) -> None:
         if target != f32 or not isinstance(source, QuantType):
-            raise VerifyException(f"quant.dcast goes from a quantised type to f32, not from {source} to {target}")
+            raise VerifyException(
+                f"quant.dcast goes from a quantised type to f32, not from {source} to {target}"
+            )
 
 
 @irdl_op_definition
@@ -180,8 +197,12 @@ class SCastOp(CastOp):
     name = "quant.scast"
 
     def check(self, source: Attribute, target: Attribute) -> None:
-        if isinstance(source, QuantType) == isinstance(target, QuantType) or storage_of(source) != storage_of(target):
-            raise VerifyException(f"quant.scast joins a quantised type and its storage type, not {source}, {target}")
+        if isinstance(source, QuantType) == isinstance(target, QuantType) or storage_of(source) != storage_of(
+            target
+        ):
+            raise VerifyException(
+                f"quant.scast joins a quantised type and its storage type, not {source}, {target}"
+            )
 
 
 QUANT = Dialect("quant", [QCastOp, DCastOp, SCastOp], [QuantType])

@@ -28,7 +28,9 @@ def digest_of(array: np.ndarray) -> str:
 
 
 class Store:
-    """Arrays by content hash. `path` is the safetensors file behind it, None while it lives in memory only."""
+    """Arrays by content hash. `path` is the safetensors file behind it, None while it lives in memory
+    only.
+    """
 
     def __init__(self, path: Path | None = None):
         self.path = path

@@ -58,7 +58,7 @@ def place_and_reason(error: ParseError, context: Context) -> str:
     """`file:line:column: reason`, with a near name for an operation that does not exist."""
     span = error.span
     before = span.input.content[: span.start]
-    line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+    line, column = before.count("\n") + 1, len(before) - before.rfind("\n")  # type: ignore[arg-type]
     reason = first_line_of(error.msg)
     unknown = re.search(r"[Oo]peration '?([\w.]+)'? is not registered", reason)
     if unknown:
@@ -66,8 +66,9 @@ def place_and_reason(error: ParseError, context: Context) -> str:
         known = [op.name for op in context.loaded_ops]
         if "." in unknown[1] and (close := difflib.get_close_matches(unknown[1], known, 1)):
             reason += f"; did you mean '{close[0]}'?"
-        elif dialect not in {d.name for d in context.loaded_dialects}:
-            reason += f" (the dialects are {', '.join(sorted(d.name for d in context.loaded_dialects))})"
+        else:
+            names = sorted(d.name for d in context.loaded_dialects)
+            reason += "" if dialect in names else f" (the dialects are {', '.join(names)})"
     return f"{span.input.name}:{line}:{column}: {reason}"
 
 
@@ -92,7 +93,7 @@ def location_names(location: Attribute) -> Iterator[str]:
     if isinstance(location, NameLoc):
         yield location.desc.data
     elif isinstance(location, FusedLoc):
-        for part in location.locations:  # pyright: ignore[reportGeneralTypeIssues]
+        for part in location.locations:  # type: ignore[attr-defined]
             yield from location_names(part)
 
 
@@ -116,7 +117,7 @@ def first_line_of(text: str) -> str:
 
 
 def print_module(module: ModuleOp, generic: bool = False, locations: bool = True) -> str:
-    """A module's text. Quantised types are written once, as aliases; locations are shown unless told not to."""
+    """A module's text. Quantised types are written once, as aliases; locations unless told not to."""
     out = StringIO()
     printer = AliasPrinter(out, print_generic_format=generic, print_debuginfo=locations)
     printer.print_aliases(module)
@@ -157,7 +158,8 @@ def save_module(module: ModuleOp, path: str | os.PathLike[str], **options: bool)
 
     target = Path(path)
     store = store_of(module)
-    digests = {a.data.digest for op in module.walk() for a in op.properties.values() if isinstance(a, BlobAttr)}
+    attributes = (a for op in module.walk() for a in op.properties.values())
+    digests = {a.data.digest for a in attributes if isinstance(a, BlobAttr)}
     beside = Store(target.with_suffix(".safetensors")) if digests else Store()
     if beside.path is not None:
         store.save(beside.path, digests)

@@ -1,4 +1,6 @@
-"""What every front end ends with: the module around a finished block, and one text for all that went wrong."""
+"""What every front end ends with: the module around a finished block, and one text for all that went
+wrong.
+"""
 
 from __future__ import annotations
 

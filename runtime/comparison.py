@@ -15,8 +15,10 @@ import numpy as np
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation, SSAValue
 
+from ..dialects.graph import ConstantOp as GraphConstantOp
 from ..dialects.nacre import sources_of
 from ..dialects.npu import WRITE, Instruction
+from ..dialects.npu_instructions import ReshapeOp, ViewOp
 from ..errors import FileFormatError, NacreError
 from .emulator import Emulator
 from .interpreter import interpret
@@ -82,6 +84,8 @@ class Level:
     name: str
     held: dict[str, list[Held]] = field(default_factory=dict)
     layers: dict[str, list[str]] = field(default_factory=dict)
+    working: set[str] = field(default_factory=set)
+    """The names of all layers that compute something at this level; mere views of others do not."""
 
     def keep(
         self, tensor: str, array: np.ndarray, axes: Sequence[int], scale: float | None, zero: int
@@ -122,6 +126,7 @@ def collect_module(name: str, module: ModuleOp, feeds: Feeds, wanted: Collection
                 level.made_by(source.tensor, layer_of(value.owner.location))
 
     level.keep_outputs(interpret(module, feeds, watch), wanted)
+    level.working = layer_names(op for op in module.walk() if not isinstance(op, GraphConstantOp))
     return level
 
 
@@ -142,16 +147,29 @@ def collect_npu(name: str, module: ModuleOp, feeds: Feeds, wanted: Collection[st
                 for writer in writers_of(value):
                     level.made_by(source.tensor, layer_of(writer.location))
     level.keep_outputs(outputs, wanted)
+    level.working = layer_names(op for op in module.walk() if isinstance(op, Instruction))
     return level
 
 
+def layer_names(ops: Iterable[Operation]) -> set[str]:
+    """The layers in the locations of ops."""
+    labels = {layer_of(location) for location in {op.location for op in ops}}
+    return {name for label in labels for name in label.split("+") if name}
+
+
 def writers_of(value: SSAValue) -> Iterator[Instruction]:
-    """The instructions that write a buffer, not through a view of it."""
-    for op in dict.fromkeys(use.operation for use in value.uses):
-        if isinstance(op, Instruction):
-            ports = (port for port in op.PORTS if port.effect is WRITE)
-            if any(buffer is value for port in ports for buffer in op.buffers(port.name)):
-                yield op
+    """The instructions that write a buffer, itself or through reshapes and views of it."""
+    while isinstance(value.owner, ReshapeOp):
+        value = value.owner.source
+    queue = [value]
+    for buffer in queue:  # which grows meanwhile
+        for op in dict.fromkeys(use.operation for use in buffer.uses):
+            if isinstance(op, (ViewOp, ReshapeOp)):
+                queue.append(op.results[0])
+            elif isinstance(op, Instruction):
+                ports = (port for port in op.PORTS if port.effect is WRITE)
+                if any(written is buffer for port in ports for written in op.buffers(port.name)):
+                    yield op
 
 
 def collect_program(name: str, emulator: Emulator, feeds: Feeds, wanted: Collection[str]) -> Level:
@@ -179,6 +197,7 @@ def collect_program(name: str, emulator: Emulator, feeds: Feeds, wanted: Collect
     outputs = emulator.run(feeds, hook=read)
     read(-1)  # parts of an input, which nothing writes
     level.keep_outputs(outputs, wanted)
+    level.working = {name for label in set(program.layers) for name in label.split("+") if name}
     return level
 
 
@@ -251,10 +270,12 @@ class Statistic:
 
 @dataclass
 class Bits:
-    """How many elements of two levels differ in a tensor that both hold in one form."""
+    """How many elements of two levels differ in a tensor that both hold; all of them where the forms do."""
 
     elements: int = 0
     differing: int = 0
+    unlike: bool = False
+    """Whether the levels hold it in different types or scales."""
 
     def add(self, one: np.ndarray, other: np.ndarray) -> None:
         """Take in a sample. Bits are compared: NaN equals the same NaN, 0.0 and −0.0 differ."""
@@ -286,6 +307,7 @@ class Comparison:
         self.rows = {t.name: Row(t) for t in tensors}
         self.pairs = list(pairs)
         self.holders: dict[str, dict[str, list[str]]] = {}
+        self.working: dict[str, set[str]] = {}
         self.users: dict[str, list[str]] = {}
         for tensor in tensors:
             for name in tensor.inputs:
@@ -304,6 +326,7 @@ class Comparison:
                 compare_bits(row, pair, *(fitting.get(label, []) for label in pair))
         for label, level in levels.items():
             self.holders.setdefault(label, {}).update({n: level.layers.get(n, []) for n in level.held})
+            self.working.setdefault(label, set()).update(level.working)
 
     @staticmethod
     def _fitting(row: Row, level: Level, expected: np.ndarray) -> list[Held]:
@@ -342,8 +365,11 @@ class Comparison:
         """The nearest tensors with `found` that a tensor is computed from."""
         return self._walk(name, self._inputs, lambda n: n in self.rows and found(n))
 
-    def layers_until(self, name: str, stop: Callable[[str], bool]) -> list[str]:
-        """The layers that make a tensor, back to tensors where `stop` holds and to the model's inputs."""
+    def layers_until(self, name: str, stop: Callable[[str], bool], label: str) -> list[str]:
+        """The layers that make a tensor, back to tensors where `stop` holds and to the model's inputs.
+
+        Only those that compute something at the level `label`, when any does.
+        """
         order = {n: i for i, n in enumerate(self.rows)}
         inner = {name}
         queue = [name]
@@ -352,7 +378,8 @@ class Comparison:
                 if before in self.rows and before not in inner and not stop(before):
                     inner.add(before)
                     queue.append(before)
-        return list(dict.fromkeys(self.rows[n].tensor.layer for n in sorted(inner, key=order.__getitem__)))
+        layers = list(dict.fromkeys(self.rows[n].tensor.layer for n in sorted(inner, key=order.__getitem__)))
+        return [layer for layer in layers if layer in self.working[label]] or layers
 
     def _inputs(self, name: str) -> Sequence[str]:
         return self.rows[name].tensor.inputs if name in self.rows else ()
@@ -373,8 +400,14 @@ class Comparison:
 
 
 def compare_bits(row: Row, pair: tuple[str, str], one: Sequence[Held], other: Sequence[Held]) -> None:
-    """Compare all forms that two levels hold of a tensor alike."""
-    for a in one:
-        for b in other:
-            if a.form == b.form:
-                row.bits.setdefault(pair, Bits()).add(a.stored, b.stored)
+    """Compare all forms that two levels hold of a tensor alike; without any, nothing is equal."""
+    if not one or not other:
+        return
+    bits = row.bits.setdefault(pair, Bits())
+    alike = [(a.stored, b.stored) for a in one for b in other if a.form == b.form]
+    for a, b in alike:
+        bits.add(a, b)
+    if not alike:
+        bits.elements += one[0].stored.size
+        bits.differing += one[0].stored.size
+        bits.unlike = True

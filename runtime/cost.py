@@ -263,26 +263,26 @@ def step_an_element(p: Parameters, inputs: Ports, outputs: Ports) -> int:
     return max(elements(inputs), elements(outputs))
 
 
-@launch_cost(graph.ConvOp, qnn.ConvOp)
+@launch_cost(graph.ConvOp, qnn.ConvOp, "ppu.conv", "ppu.depthwise")
 def conv_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
     """Multiplications: each output sums over a filter [K…, C / groups]."""
     return elements(outputs) * math.prod(inputs[1].shape[:-1])
 
 
-@launch_cost(graph.ConvTransposeOp)
+@launch_cost(graph.ConvTransposeOp, "ppu.conv_transpose")
 def conv_transpose_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
     """Multiplications: each input is spread over a filter [K…, M / groups]."""
     *window, _, filters = inputs[1].shape
-    return math.prod(inputs[0].shape) * math.prod(window) * (filters // p["groups"])
+    return math.prod(inputs[0].shape) * math.prod(window) * (filters // p.get("groups", 1))
 
 
-@launch_cost(graph.MatmulOp, qnn.MatmulOp)
+@launch_cost(graph.MatmulOp, qnn.MatmulOp, "ppu.matmul")
 def matmul_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
     """Multiplications."""
     return elements(outputs) * inputs[0].shape[-1]
 
 
-@launch_cost(graph.MaxPoolOp, graph.AvgPoolOp)
+@launch_cost(graph.MaxPoolOp, graph.AvgPoolOp, "ppu.max_pool", "ppu.avg_pool")
 def pool_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
     """Every window's elements."""
     return elements(outputs) * math.prod(p["kernel"])
@@ -292,6 +292,12 @@ def pool_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
 def lrn_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
     """The squares of `size` channels and a power."""
     return elements(outputs) * (p["size"] + FUNCTION_STEPS)
+
+
+@launch_cost("ppu.lrn")
+def lrn_part_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
+    """The squares of the part's channels, and the power at the end."""
+    return elements(outputs) * (p["window"][0] + FUNCTION_STEPS * p["last"])
 
 
 FUNCTION_STEPS = 8
@@ -313,7 +319,25 @@ def softmax_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
     return elements(outputs) * (FUNCTION_STEPS + 3)
 
 
-@launch_cost(graph.LayerNormOp, graph.BatchNormOp)
+@launch_cost("ppu.softmax_sum", "ppu.quantised_softmax_sum")
+def softmax_sum_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
+    """Difference, exponential and sum an element."""
+    return elements(inputs[:1]) * (FUNCTION_STEPS + 2)
+
+
+@launch_cost("ppu.softmax_output", "ppu.quantised_softmax_output")
+def softmax_output_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
+    """Difference, exponential and product an element."""
+    return elements(outputs) * (FUNCTION_STEPS + 2)
+
+
+@launch_cost("ppu.variance")
+def variance_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
+    """Difference, product and sum an element."""
+    return elements(inputs[:1]) * 3
+
+
+@launch_cost(graph.LayerNormOp, graph.BatchNormOp, "ppu.normalise")
 def norm_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
     """Sum, sum of squares, difference, product and sum an element."""
     return elements(outputs) * 5

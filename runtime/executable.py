@@ -1,4 +1,6 @@
-"""What the emulated machine needs to run: commands, kernels, constants, the memory plan, and names for people."""
+"""What the emulated machine needs to run: commands, kernels, constants, the memory plan, and names for
+people.
+"""
 
 from __future__ import annotations
 

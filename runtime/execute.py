@@ -3,8 +3,8 @@
     @execute(npu.ClampOp)
     def clamp(f, p): np.clip(p.src, f.low, f.high, out=p.dst)
 
-`f` holds the fields, `p` the arrays at the ports: an array, None for an optional port that is not connected, a
-tuple for a port of many. Results are written into the arrays.
+`f` holds the fields, `p` the arrays at the ports: an array, None for an optional port that is not connected,
+a tuple for a port of many. Results are written into the arrays.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The `.nacre` container: named sections in one flat file that is mapped, not read.
 
 Little endian. A header of 64 bytes (magic, version, number of sections, file size, target family, checksum of
-header and table), a table of 64 bytes a section (name, offset, size, CRC-32), then the sections, each aligned to
-64 bytes. Checksums of all sections but the constants are compared on loading; those of the constants by
+header and table), a table of 64 bytes a section (name, offset, size, CRC-32), then the sections, each aligned
+to 64 bytes. Checksums of all sections but the constants are compared on loading; those of the constants by
 `check()`, so that loading takes no longer for a larger model.
 """
 
@@ -59,13 +59,17 @@ class FlatFile:
         self.data = np.frombuffer(data, np.uint8)
         if len(self.data) < HEADER.size:
             raise FileFormatError(f"'{label}' is too short to be a .nacre file ({len(self.data)} bytes)")
-        magic, version, count, size, family, checksum = HEADER.unpack_from(self.data, 0)
+        magic, version, count, size, family, checksum = HEADER.unpack_from(self.data, 0)  # type: ignore[arg-type]
         if magic != MAGIC:
             raise FileFormatError(f"'{label}' is no .nacre file: it does not start with its mark")
         if version != VERSION:
-            raise FileFormatError(f"'{label}' is of format {version}, this Nacre reads {VERSION}: compile it again")
+            raise FileFormatError(
+                f"'{label}' is of format {version}, this Nacre reads {VERSION}: compile it again"
+            )
         if size != len(self.data):
-            raise FileFormatError(f"'{label}' has {len(self.data)} bytes where {size} belong: it is cut or damaged")
+            raise FileFormatError(
+                f"'{label}' has {len(self.data)} bytes where {size} belong: it is cut or damaged"
+            )
         table_end = HEADER.size + ENTRY.size * count
         if table_end > size:
             raise FileFormatError(f"'{label}' is damaged: its section table leaves the file")
@@ -79,12 +83,14 @@ class FlatFile:
         self.checksums: dict[str, int] = {}
         self.sections: dict[str, np.ndarray] = {}
         for index in range(count):
-            name_, offset, length, crc = ENTRY.unpack_from(self.data, HEADER.size + ENTRY.size * index)
+            name_, offset, length, crc = ENTRY.unpack_from(self.data, HEADER.size + ENTRY.size * index)  # type: ignore[arg-type]
             name = name_.rstrip(b"\0").decode("ascii", "replace")
             if offset + length > size:
                 raise FileFormatError(f"'{label}' is damaged: section '{name}' leaves the file")
             if self.data[offset + length : _aligned(offset + length)].any():
-                raise FileFormatError(f"'{label}' is damaged behind section '{name}': the padding is not zero")
+                raise FileFormatError(
+                    f"'{label}' is damaged behind section '{name}': the padding is not zero"
+                )
             self.sections[name] = self.data[offset : offset + length]
             self.checksums[name] = crc
             if name != LAZY:
@@ -102,7 +108,7 @@ class FlatFile:
             self._compare(name)
 
     def _compare(self, name: str) -> None:
-        if zlib.crc32(self.sections[name]) != self.checksums[name]:
+        if zlib.crc32(self.sections[name]) != self.checksums[name]:  # type: ignore[arg-type]
             raise FileFormatError(f"'{self.label}' is damaged: the checksum of section '{name}' does not fit")
 
 

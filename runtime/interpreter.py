@@ -48,7 +48,9 @@ def _names(attributes, count: int, default: str) -> list[str]:
     return found
 
 
-def check_feeds(expected: Mapping[str, tuple[tuple[int, ...], np.dtype]], feeds: Mapping[str, np.ndarray]) -> None:
+def check_feeds(
+    expected: Mapping[str, tuple[tuple[int, ...], np.dtype]], feeds: Mapping[str, np.ndarray]
+) -> None:
     """Compare the arrays given with the inputs expected. Raises InputError in words."""
     for name in feeds:
         if name not in expected:
@@ -103,7 +105,7 @@ def run_block(
             values[value] = array
             if watch:
                 watch(value, array)
-        for value in last.get(index, ()):
+        for value in last.get(index, ()):  # type: ignore[assignment]
             del values[value]
     raise NacreError("@main does not return")
 

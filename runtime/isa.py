@@ -1,7 +1,8 @@
 """The binary form of instructions, derived from their classes: encode, decode, and both ways to address form.
 
-An instruction is a header (opcode, queue, size, five wait counts), its scalar fields as struct packs them, its
-list fields (count, then i32s), then each port: a count and that many regions. A region is 12 bytes and 8 a
+An instruction is a header (opcode, queue, size, five wait counts), its scalar fields as struct packs them,
+its list fields (count, then i32s), then each port: a count and that many regions. A region is 12 bytes and 8
+a
 dimension. All little endian. `waits[q]` is how many instructions of queue q must have completed.
 """
 
@@ -12,7 +13,6 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
 
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Attribute, Operation, SSAValue
@@ -167,7 +167,7 @@ def to_commands(ops: Iterable[Operation]) -> list[Command]:
         if not isinstance(op, Instruction):
             continue
         waits = [0] * QUEUES
-        for token in op.after:
+        for token in op.after:  # type: ignore[attr-defined]
             queue, number = place[token]
             waits[queue] = max(waits[queue], number)
         regions = {p.name: r for p in op.PORTS if (r := op.regions_at(p.name))}

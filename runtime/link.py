@@ -1,4 +1,6 @@
-"""From a module in address form to what the machine runs: decoded commands, kernels, constants, memory sizes."""
+"""From a module in address form to what the machine runs: decoded commands, kernels, constants, memory
+sizes.
+"""
 
 from __future__ import annotations
 
@@ -70,5 +72,5 @@ def _names(location: object) -> list[str]:
     if isinstance(location, NameLoc):
         return [location.desc.data]
     if isinstance(location, FusedLoc):
-        return [name for part in location.locations for name in _names(part)]
+        return [name for part in location.locations for name in _names(part)]  # type: ignore[attr-defined]
     return []

@@ -36,7 +36,7 @@ def interpret_npu(
     assert function.arg_attrs is not None
     for name, argument, attributes in zip(argument_names(function), function.args, function.arg_attrs):
         type_ = buffer_type(argument)
-        if attributes.data["npu.kind"].data == "output":
+        if attributes.data["npu.kind"].data == "output":  # type: ignore[attr-defined]
             values[argument] = _empty(argument)
             outputs[name] = argument
         else:

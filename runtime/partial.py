@@ -1,8 +1,8 @@
-"""Kernels of the programmable engine that do a part of an operation, so that no layer is too large for the SRAM.
+"""Kernels of the programmable engine that do a part of an operation, so that every layer fits the SRAM.
 
-A part gets what its tile needs to know of the whole as parameters that the launch sets, and goes on from `acc`,
-the result of the parts before it. Float sums run in one order, that of the indices, whatever the parts are: a
-layer in one piece and in many gives the same bits. Selection writes these kernels as `ppu.*`.
+A part gets what its tile needs to know of the whole as parameters that the launch sets, and goes on from
+`acc`, the result of the parts before it. Float sums run in one order, that of the indices, whatever the parts
+are: a layer in one piece and in many gives the same bits. Selection writes these kernels as `ppu.*`.
 """
 
 from __future__ import annotations
@@ -88,12 +88,14 @@ def _start(shape: tuple[int, ...], dtype: np.dtype, bias: Array | None, acc: Arr
 def matmul(p: Parameters, a: Array, b: Array, bias: Array | None = None, acc: Array | None = None) -> Array:
     """a […, M, K] · b […, K, N]: (bias + a₀b₀) + a₁b₁ + …"""
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    a, b = a.reshape((1,) * (len(batch) + 2 - a.ndim) + a.shape), b.reshape((1,) * (len(batch) + 2 - b.ndim) + b.shape)
+    a, b = (x.reshape((1,) * (len(batch) + 2 - x.ndim) + x.shape) for x in (a, b))
     return sum_of_products(a, b, _start((*batch, a.shape[-2], b.shape[-1]), a.dtype, bias, acc))
 
 
 @partial("ppu.conv")
-def conv(p: Parameters, ifm: Array, weight: Array, bias: Array | None = None, acc: Array | None = None) -> Array:
+def conv(
+    p: Parameters, ifm: Array, weight: Array, bias: Array | None = None, acc: Array | None = None
+) -> Array:
     """ifm [N, H, W, C], weight [KH, KW, C, M]: bias + Σ over (c, kh, kw) in this order; padding is 0."""
     kh, kw, channels, filters = weight.shape
     image = np.ascontiguousarray(padded(ifm, p.pads).transpose(3, 0, 1, 2))
@@ -137,7 +139,7 @@ def conv_transpose(
 ) -> Array:
     """ofm[o] = bias + Σ over (c, kh, kw) of ifm[i] · weight where i · stride + k · dilation = o + origin.
 
-    `origin` and `size`: two scalars each, the first output position seen from the first input, and their number.
+    `origin`, `size`: two scalars each, the first output seen from the first input, and the number of outputs.
     """
     kh, kw, channels, filters = weight.shape
     shape = (len(ifm), *p.size, filters)
@@ -245,7 +247,9 @@ def softmax_sum(p: Parameters, x: Array, maximum: Array, acc: Array | None = Non
 
 
 @partial("ppu.softmax_output")
-def softmax_quotient(p: Parameters, x: Array, maximum: Array, total: Array, acc: Array | None = None) -> Array:
+def softmax_quotient(
+    p: Parameters, x: Array, maximum: Array, total: Array, acc: Array | None = None
+) -> Array:
     """e^(x − maximum) / total."""
     return softmax_output(x, maximum, total)
 
@@ -407,7 +411,8 @@ def pad(p: Parameters, x: Array, acc: Array | None = None) -> Array:
         return x[np.ix_(*maps)]
     out = np.full(count, p.value, x.dtype)
     if x.size:
-        out[tuple(slice(b + lo - o, b + lo - o + d) for o, b, lo, d in zip(first, origin, p.low, x.shape))] = x
+        starts = [b + lo - o for o, b, lo in zip(first, origin, p.low)]
+        out[tuple(slice(at, at + d) for at, d in zip(starts, x.shape))] = x
     return out
 
 

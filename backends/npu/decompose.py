@@ -1,8 +1,8 @@
-"""How operations become launches of partial kernels (runtime/partial.py), copies and transposes: what makes a
-layer of any size tile.
+"""How operations become launches of partial kernels (runtime/partial.py), copies and transposes, so that
+layers of any size tile.
 
-An operation that goes over its data several times (softmax, layer norm, argmax) stays one kernel where one row
-fits the machine's SRAM, and is a launch a pass where it does not; the bits are the same.
+An operation that goes over its data several times (softmax, layer norm, argmax) stays one kernel where one
+row fits the machine's SRAM, and is a launch a pass where it does not; the bits are the same.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def launch(
     s: Selector, operation: str, inputs: Sequence[SSAValue], output: SSAValue, parameters: Mapping[str, Any],
     open_: Mapping[str, Sequence[int]] | None = None,
 ) -> None:  # fmt: skip
-    """A launch of a partial kernel; `open_` gives the whole layer's values of what tiles set for themselves."""
+    """A launch of a partial kernel; `open_`: what tiles set for themselves, with the whole layer's values."""
     open_ = open_ or {}
     name = s.kernel(operation, Parameters(parameters), {n: len(v) for n, v in open_.items()})
     scalars = tuple(itertools.chain.from_iterable(open_.values()))
@@ -87,6 +87,10 @@ def matmul(op: graph.MatmulOp, s: Selector) -> None:
     launch(s, "ppu.matmul", [s.buffer(op.a), s.buffer(op.b), *bias], s.result(op.result), {})
 
 
+MULTIPLIER = 64
+"""Filters an input channel up to which a depthwise convolution is one: a tile takes all of a channel."""
+
+
 @selects(graph.ConvOp)
 def conv(op: graph.ConvOp, s: Selector) -> None:
     """One order of sums, from here on; groups other than depthwise ones each by themselves."""
@@ -96,7 +100,7 @@ def conv(op: graph.ConvOp, s: Selector) -> None:
     settled = {"strides": p.strides, "dilations": p.dilations}
 
     def emit(ofm: SSAValue) -> None:
-        if 1 < p.groups == channels:
+        if 1 < p.groups == channels and buffer_type(weight).shape[3] <= MULTIPLIER * channels:
             launch(s, "ppu.depthwise", [ifm, weight, *bias], ofm, settled, {"pads": p.pads})
             return
         for part in _groups(s, p.groups, [ifm, weight, *bias, ofm]):
@@ -151,7 +155,8 @@ def max_pool(op: graph.MaxPoolOp, s: Selector) -> None:
     ifm = read_as(s, op.ifm, four(shape_of(op.ifm)))
     settled = {"strides": p.strides, "dilations": p.dilations}
     whole = {"kernel": p.kernel, "pads": p.pads}
-    write_as(s, op.ofm, four(shape_of(op.ofm)), lambda ofm: launch(s, "ppu.max_pool", [ifm], ofm, settled, whole))
+    out = four(shape_of(op.ofm))
+    write_as(s, op.ofm, out, lambda ofm: launch(s, "ppu.max_pool", [ifm], ofm, settled, whole))
 
 
 @selects(graph.AvgPoolOp)
@@ -164,7 +169,8 @@ def avg_pool(op: graph.AvgPoolOp, s: Selector) -> None:
         "overhang": p.overhang, "window": (*p.kernel, *p.pads), "sizes": buffer_type(ifm).shape[1:3],
     }  # fmt: skip
     whole = {"kernel": p.kernel, "pads": p.pads, "offset": (0, 0), "last": (1,)}
-    write_as(s, op.ofm, four(shape_of(op.ofm)), lambda ofm: launch(s, "ppu.avg_pool", [ifm], ofm, settled, whole))
+    out = four(shape_of(op.ofm))
+    write_as(s, op.ofm, out, lambda ofm: launch(s, "ppu.avg_pool", [ifm], ofm, settled, whole))
 
 
 @selects(graph.LrnOp)
@@ -281,8 +287,11 @@ def permute(
         return
     sizes, order = joined(shape, permutation)
     source = s.reshape(source, sizes)
-    out = [sizes[a] for a in order]
-    write_as(s, value, out, lambda dst: s.emit(npu.TransposeOp, {"src": source, "dst": dst}, permutation=order))
+
+    def emit(dst: SSAValue) -> None:
+        s.emit(npu.TransposeOp, {"src": source, "dst": dst}, permutation=order)
+
+    write_as(s, value, [sizes[a] for a in order], emit)
 
 
 def joined(shape: Sequence[int], permutation: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -346,20 +355,26 @@ def pad(op: graph.PadOp, s: Selector) -> None:
 
 
 RUNS = 4096
-"""Copies that a gather of constant indices may become."""
+"""Copies that a gather of constant indices may become, from data that do not fit;"""
+FEW_RUNS = 8
+"""and from data that do."""
 
 
 @selects(graph.GatherOp)
 def gather(op: graph.GatherOp, s: Selector) -> None:
     """Copies of views where the indices are known; else a kernel that looks through the data in pieces."""
     axis, shape, indices = op.parameters().axis, shape_of(op.data), constant_of(op.indices)
-    runs = None if indices is None else runs_of(np.where(indices < 0, indices + shape[axis], indices).ravel())
-    known = indices is not None and indices.size and 0 <= indices.min() + shape[axis] and indices.max() < shape[axis]
-    if known and runs is not None and len(runs) <= (8 if rows_fit(s, bytes_of(op.data, (axis,)) * 2) else RUNS):
+    size = shape[axis]
+    runs: list[tuple[int, int, int]] = []
+    if indices is not None and indices.size and -size <= indices.min() <= indices.max() < size:
+        runs = runs_of(np.where(indices < 0, indices + size, indices).ravel())
+    # Data of which a few rows fit is looked through at once; of larger data, the rows that are wanted are
+    # copied.
+    if 0 < len(runs) <= (FEW_RUNS if rows_fit(s, 2 * bytes_of(op.data, (axis,))) else RUNS):
         flat = (*shape[:axis], size_of(op.indices), *shape[axis + 1 :])
         write_as(s, op.result, flat, lambda out: _copy_runs(s, s.buffer(op.data), out, axis, runs))
         return
-    settled = {"axis": axis, "size": shape[axis]}
+    settled = {"axis": axis, "size": size}
     inputs = [s.buffer(op.data), s.buffer(op.indices)]
     launch(s, "ppu.gather", inputs, s.result(op.result), settled, {"offset": (0,)})
 

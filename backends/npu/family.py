@@ -16,6 +16,11 @@ from ...dialects.npu import ENGINE_OF, Region, Space
 from ...dialects.npu_instructions import DataOp
 from ...errors import FileFormatError
 from ...passes.npu.allocate import AllocatePass
+from ...passes.npu.elide_copies import ElideCopiesPass
+from ...passes.npu.fuse_activation import FuseActivationPass
+from ...passes.npu.fuse_pool import FusePoolPass
+from ...passes.npu.fuse_residual import FuseResidualPass
+from ...passes.npu.keep_on_chip import KeepOnChipPass
 from ...passes.npu.schedule import SchedulePass
 from ...passes.npu.tile import TilePass
 from ...runtime import isa
@@ -36,14 +41,14 @@ from .select import SelectPass, legal
 def pipeline(machine: Machine, options: CompileOptions) -> Mapping[str, Sequence[ModulePass]]:
     """From qnn (or graph) to buffers, and from buffers to addresses."""
     return {
-        "npu": [SelectPass(), *(fusion() if options.fuse else [])],
-        "schedule": [TilePass(), AllocatePass(), SchedulePass()],
+        "npu": [SelectPass(), ElideCopiesPass(), *(fusion() if options.fuse else [])],
+        "schedule": [KeepOnChipPass(), TilePass(), AllocatePass(), SchedulePass()],
     }
 
 
 def fusion() -> list[ModulePass]:
     """The passes that `--no-fuse` leaves out."""
-    return []
+    return [FuseActivationPass(), FuseResidualPass(), FuseActivationPass(), FusePoolPass()]
 
 
 # --- encoding --------------------------------------------------------------------------------------------
@@ -68,7 +73,11 @@ def encode(module: ModuleOp, machine: Machine) -> Sections:
         "layers": names,
         "commands": [places[layer] for layer in program.layers],
         "tensors": [[*t[:2], _region_json(t.region), *t[3:]] for t in program.tensors],
-        "constants": [[op.label.data, _region_json(op.at.data)] for op in module.walk() if isinstance(op, DataOp) and op.kind.data == "constant"],
+        "constants": [
+            [op.label.data, _region_json(op.at.data)]
+            for op in module.walk()
+            if isinstance(op, DataOp) and op.kind.data == "constant"
+        ],
     }  # fmt: skip
     return {
         "plan": _json(plan),
@@ -91,7 +100,7 @@ def decode(file: FlatFile) -> Executable:
             dram_bytes=plan["dram_bytes"],
             inputs=[Binding(b["name"], _region(b["region"])) for b in plan["inputs"]],
             outputs=[Binding(b["name"], _region(b["region"])) for b in plan["outputs"]],
-            tensors=[Tensor(n, l, _region(r), i, tuple(a), s, z) for n, l, r, i, a, s, z in debug["tensors"]],
+            tensors=[Tensor(n, layer, _region(r), i, tuple(a), s, z) for n, layer, r, i, a, s, z in debug["tensors"]],
             layers=[debug["layers"][i] for i in debug["commands"]],
         )
     except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -133,7 +142,11 @@ def _kernel_json(symbol: str, kernel: LaunchKernel) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     # An element type (of a cast) is the one parameter that JSON has no word for.
-    return value if isinstance(value, (int, float, str, bool, tuple, list)) else {"type": isa.ELEMENTS.index(value)}
+    return (
+        value
+        if isinstance(value, (int, float, str, bool, tuple, list))
+        else {"type": isa.ELEMENTS.index(value)}
+    )
 
 
 def _kernel(value: Mapping[str, Any]) -> LaunchKernel:
@@ -189,7 +202,8 @@ class NpuExecutor:
             "busy_cycles": dict(t.busy_cycles),
             "layers": {
                 name: {
-                    "engines": engines.get(name, []), "cycles": round(x.cycles), "macs": x.macs, "dram_bytes_read": x.dram_bytes_read,
+                    "engines": engines.get(name, []), "cycles": round(x.cycles), "macs": x.macs,
+                    "dram_bytes_read": x.dram_bytes_read,
                     "dram_bytes_written": x.dram_bytes_written,
                 }
                 for name, x in t.layers.items()

@@ -1,8 +1,8 @@
 """npu-select: graph and qnn operations on tensors become instructions on whole buffers in DRAM.
 
 A selection is registered by op class; an operation without one becomes a launch of a built-in kernel on the
-programmable engine. Moves cost nothing where a view says the same: reshapes, slices, splits, and concats whose
-inputs are written in place.
+programmable engine. Moves cost nothing where a view says the same: reshapes, slices, splits, and concats
+whose inputs are written in place.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ def selects(*ops: type[Operation]) -> Callable[[Selection], Selection]:
 
 def legal(op: Operation) -> str | None:
     """None if the npu family can run an operation, else the reason why not."""
+    from . import selections  # noqa: F401  registers them
+
     if type(op) in SELECTIONS or op.name in LAUNCH_RULES or isinstance(op, (graph.ConstantOp, ReturnOp)):
         return None
     return f"no engine and no kernel of the npu family runs {op.name}"
@@ -213,9 +215,17 @@ class Selector:
 
     def alloc(self, shape: Sequence[int], element: Attribute) -> SSAValue:
         """A new buffer in DRAM."""
-        return self._add(npu.AllocOp.create(result_types=[buffer(tuple(shape), element, Space.DRAM)])).results[0]
+        return self._add(
+            npu.AllocOp.create(result_types=[buffer(tuple(shape), element, Space.DRAM)])
+        ).results[0]
 
-    def view(self, whole: SSAValue, offsets: tuple[int, ...], sizes: tuple[int, ...], steps: tuple[int, ...] | None = None) -> SSAValue:  # fmt: skip
+    def view(
+        self,
+        whole: SSAValue,
+        offsets: tuple[int, ...],
+        sizes: tuple[int, ...],
+        steps: tuple[int, ...] | None = None,
+    ) -> SSAValue:
         """A box of a buffer."""
         return self._add(npu.ViewOp.of(whole, offsets, sizes, steps)).results[0]
 
@@ -252,7 +262,9 @@ class Selector:
         self.block.add_op(op)
         return op
 
-    def launch(self, op: Operation, operation: str | None = None, parameters: Parameters | None = None) -> None:
+    def launch(
+        self, op: Operation, operation: str | None = None, parameters: Parameters | None = None
+    ) -> None:
         """Run an operation as a built-in kernel."""
         assert isinstance(op, DeclarativeOp), op
         inputs = [self.buffer(v) for v in op.operands]
@@ -298,5 +310,3 @@ def _feeds_reshape(value: SSAValue) -> bool:
 
 def _attributes(name: str, kind: str) -> DictionaryAttr:
     return DictionaryAttr({"nacre.name": StringAttr(name), "npu.kind": StringAttr(kind)})
-
-

@@ -15,7 +15,7 @@ from ...dialects.types import element_type, shape_of, size_of
 from ...errors import CompileError
 from ...passes.npu.tile import layer_name
 from ...runtime.kernel import evaluate
-from . import decompose
+from . import decompose, selections_tflite  # noqa: F401  the latter registers
 from .select import Selector, selects
 
 
@@ -63,16 +63,12 @@ def conv(op: qnn.ConvOp, s: Selector) -> None:
     }  # fmt: skip
     if p.groups == 1:
         s.emit(npu.ConvOp, ports, **fields)
-    elif p.groups == channels and filters // channels <= MULTIPLIER:
+    elif p.groups == channels and filters // channels <= decompose.MULTIPLIER:
         kernel = shape_of(op.weight)[:2]
         ports["weight"] = s.reshape(s.dense(op.weight), (*kernel, channels, filters // channels))
         s.emit(npu.DepthwiseOp, ports, **fields)
     else:
         _grouped(s, ports, fields, p.groups)
-
-
-MULTIPLIER = 64
-"""Filters an input channel up to which a depthwise convolution is one: a tile takes all of a channel."""
 
 
 def _grouped(s: Selector, ports: dict[str, Any], fields: dict[str, Any], groups: int) -> None:
@@ -179,8 +175,8 @@ def average_pool(op: qnn.AvgPoolOp, s: Selector) -> None:
     p = op.parameters()
     if any(pad >= k for pad, k in zip(p.pads, (*p.kernel, *p.kernel))):
         raise CompileError(
-            f"{layer_name(op)}: pads {list(p.pads)} around windows of {list(p.kernel)} leave windows without a "
-            "value to average; pads have to be smaller than the window"
+            f"{layer_name(op)}: pads {list(p.pads)} around windows of {list(p.kernel)} leave windows without "
+            "a value to average; pads have to be smaller than the window"
         )
     _pool(op, s, PoolKind.AVERAGE, p.low, p.high)
 
@@ -189,7 +185,8 @@ def average_pool(op: qnn.AvgPoolOp, s: Selector) -> None:
 def max_pool(op: graph.MaxPoolOp, s: Selector) -> None:
     """On integers without dilation; others are the programmable engine's."""
     type_ = element_type(op.ofm)
-    if not isinstance(type_, QuantType) or any(d != 1 for d in op.parameters().dilations) or len(shape_of(op.ofm)) != 4:  # fmt: skip
+    dilated = any(d != 1 for d in op.parameters().dilations)
+    if not isinstance(type_, QuantType) or dilated or len(shape_of(op.ofm)) != 4:
         decompose.max_pool(op, s)
         return
     _pool(op, s, PoolKind.MAX, *storage_range(type_.storage))
@@ -210,7 +207,8 @@ def resize_linear(op: qnn.ResizeOp, s: Selector) -> None:
     """Resampling by tables."""
     kind = ResizeKind.BILINEAR if op.parameters().mode == "linear" else ResizeKind.NEAREST
     ports = {
-        "ifm": s.buffer(op.ifm), "rows": s.buffer(op.rows), "cols": s.buffer(op.cols), "ofm": s.result(op.ofm),
+        "ifm": s.buffer(op.ifm), "rows": s.buffer(op.rows), "cols": s.buffer(op.cols),
+        "ofm": s.result(op.ofm),
     }  # fmt: skip
     s.emit(npu.ResizeOp, ports, kind=kind)
 

@@ -1,4 +1,6 @@
-"""The TFLite front end: `import_tflite` makes a module of a `.tflite` file, `tflite_importer` registers an operator."""
+"""The TFLite front end: `import_tflite` makes a module of a `.tflite` file, `tflite_importer` registers an
+operator.
+"""
 
 from .importer import import_tflite
 from .node import Node

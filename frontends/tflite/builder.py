@@ -1,4 +1,6 @@
-"""Walks the operators of a TFLite file: calls importers, folds constants, collects what cannot be imported."""
+"""Walks the operators of a TFLite file: calls importers, folds constants, collects what cannot be
+imported.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ FOLDED = 2**26
 
 
 class Failed:
-    """Stands for a tensor whose operator could not be imported: causes are reported, not their consequences."""
+    """Stands for a tensor whose operator could not be imported: causes are reported, not their
+    consequences.
+    """
 
 
 FAILED = Failed()
@@ -74,12 +78,14 @@ class GraphBuilder:
         for operator in self.model.operators:
             self.run_operator(operator)
         for op in reversed(list(self.block.ops)):
-            if isinstance(op, ConstantOp) and not op.result.has_uses() and op.result not in self.values.values():
+            if isinstance(op, ConstantOp) and op.result.first_use is None:
                 op.detach()
                 op.erase()
 
     def run_operator(self, operator: SourceOperator) -> None:
-        """Import one operator and bind its outputs; a problem is written down and its outputs fail quietly."""
+        """Import one operator and bind its outputs; a problem is written down and its outputs fail
+        quietly.
+        """
         before = self.block.last_op
         try:
             check_known(operator)
@@ -106,7 +112,7 @@ class GraphBuilder:
         values = made if isinstance(made, tuple) else (made,)
         if len(values) < len(node.outputs):
             raise Unsupported(f"it has {len(node.outputs)} outputs, and {len(values)} are known of it")
-        values = [self.typed(v, t, node) for v, t in zip(values, node.outputs)]
+        values = [self.typed(v, t, node) for v, t in zip(values, node.outputs)]  # type: ignore[assignment]
         constants = all(v is None or isinstance(v, Constant) for v in node.inputs)
         if constants and sum(map(size_of, values)) <= FOLDED:
             return self.folded(values, node, before)
@@ -149,9 +155,7 @@ class GraphBuilder:
                         arrays.update(zip(op.results, execute(op, [array(v) for v in op.operands])))
         except (IndexError, ValueError, ZeroDivisionError, OverflowError) as error:
             raise Unsupported(f"its inputs are constants, but evaluating it failed: {error}") from None
-        made = [
-            Constant(np.asarray(array(v)), element_type(v), t.name) for v, t in zip(values, node.outputs)
-        ]
+        made = [Constant(np.asarray(array(v)), element_type(v), t.name) for v, t in zip(values, node.outputs)]
         for op in reversed(appended):
             if not isinstance(op, ConstantOp):
                 op.detach()
@@ -180,7 +184,9 @@ def check_known(operator: SourceOperator) -> None:
     if operator.kind in IMPORTERS:
         return
     if operator.kind.startswith("CUSTOM"):
-        raise Unsupported("custom operators are defined outside TFLite, and no importer is registered for this one")
+        raise Unsupported(
+            "custom operators are defined outside TFLite, and no importer is registered for this one"
+        )
     raise Unsupported("this operator cannot be imported yet")
 
 

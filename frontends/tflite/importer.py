@@ -1,7 +1,8 @@
 """TFLite models become modules: `import_tflite`.
 
-Float tensors are graph ops; quantised ones carry their scales in their types, and qnn ops on them the integers
-that TFLite computes from the scales. A model that cannot be imported is refused with all reasons at once.
+Float tensors are graph ops; quantised ones carry their scales in their types, and qnn ops on them the
+integers that TFLite computes from the scales. A model that cannot be imported is refused with all reasons at
+once.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def import_tflite(
     """The model as a module with one `func.func @main`; a quantised input is an argument of quantised type.
 
     shapes: other shapes than the file's by input name.
-    Raises ImportFailed: what is wrong with the file, or every operator that cannot be imported with its reason.
+    Raises ImportFailed: what is wrong with the file, or every operator that cannot be imported with its
+    reason.
     """
     source = read_model(model)
     sizes = input_shapes(source, shapes or {})
@@ -41,7 +43,7 @@ def import_tflite(
     results = [output_value(builder, index) for index in source.outputs]
     builder.append(ReturnOp(*results))
     names = [[source.tensors[i].name for i in side] for side in (source.inputs, source.outputs)]
-    return module_around(builder.block, *names, results, builder.store)
+    return module_around(builder.block, *names, results, builder.store)  # type: ignore[arg-type, call-arg]
 
 
 def input_shapes(source: SourceModel, given: Mapping[str, Sequence[int]]) -> dict[int, tuple[int, ...]]:
@@ -52,7 +54,9 @@ def input_shapes(source: SourceModel, given: Mapping[str, Sequence[int]]) -> dic
     sizes = {i: source.tensors[i].shape for i in source.inputs}
     for name, shape in given.items():
         if name not in names:
-            raise ImportFailed(f"there is no input '{name}' to give a shape; the inputs are {', '.join(names)}")
+            raise ImportFailed(
+                f"there is no input '{name}' to give a shape; the inputs are {', '.join(names)}"
+            )
         chosen = tuple(int(d) for d in shape)
         if len(chosen) != len(sizes[names[name]]) or min(chosen, default=1) < 1:
             raise ImportFailed(

@@ -1,7 +1,7 @@
 """Importers of convolutions and matrix products.
 
-Weights come as [M, KH, KW, C] and become [KH, KW, C, M]; quantised, sums are requantised with one factor a channel
-(https://ai.google.dev/edge/litert/models/quantization_spec).
+Weights come as [M, KH, KW, C] and become [KH, KW, C, M]; quantised, sums are requantised with one factor a
+channel (https://ai.google.dev/edge/litert/models/quantization_spec).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ...dialects.rounding import Rounding
 from ...dialects.types import dtype_of, i8, i16, i32, i64, shape_of, u8
 from .node import Node, text_of
 from .registry import Unsupported, tflite_importer
-from .scales import activated, clamp_of, clamped, fused, positive, product_factor, window_of
+from .scales import activated, clamp_of, fused, positive, product_factor, window_of
 
 NO_WINDOW = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1)}
 
@@ -56,7 +56,9 @@ def image(node: Node, index: int) -> tuple[int, ...]:
 
 
 class Weight:
-    """Weights with the output channel last: a value, and for quantised ones scales [M] or [1] and zero point."""
+    """Weights with the output channel last: a value, and for quantised ones scales [M] or [1] and zero
+    point.
+    """
 
     def __init__(self, value: SSAValue, scales: np.ndarray | None = None, zero: int = 0):
         self.value, self.scales, self.zero = value, scales, zero
@@ -76,7 +78,9 @@ def weight_of(node: Node, index: int, permutation: Sequence[int]) -> Weight:
         return Weight(node.literal(array.transpose(permutation), node.input_name(index)))
     data = element.data
     if data.axis is not None and permutation[-1] != data.axis:
-        raise Unsupported(f"'{node.input_name(index)}' has scales along axis {data.axis}, which is no output channel")
+        raise Unsupported(
+            f"'{node.input_name(index)}' has scales along axis {data.axis}, which is no output channel"
+        )
     if len(set(data.zeros)) != 1:
         raise Unsupported(f"'{node.input_name(index)}' has zero points that differ from channel to channel")
     axis = None if data.axis is None else len(permutation) - 1
@@ -92,7 +96,9 @@ def convolution(node: Node, weight: Weight, **parameters: Any) -> SSAValue:
     """graph.conv and its activation for floats, qnn.conv for integers."""
     refuse_mixed(node)
     if weight.scales is None:
-        return activated(node, node.emit(graph.ConvOp, node.operand(0), weight.value, bias_of(node, 2), **parameters))
+        return activated(
+            node, node.emit(graph.ConvOp, node.operand(0), weight.value, bias_of(node, 2), **parameters)
+        )
     ifm, ofm = node.quant(0), node.result_quant()
     refuse_types(node, ifm, weight)
     return node.emit(
@@ -133,14 +139,16 @@ def short(node: Node, index: int) -> str:
 
 def refuse_types(node: Node, ifm: QuantType, weight: Weight, symmetric: bool = True) -> None:
     """The combinations of types that TFLite computes."""
-    stored = node.element(1).storage  # pyright: ignore[reportAttributeAccessIssue]
+    stored = node.element(1).storage  # type: ignore[attr-defined]
     if stored != (u8 if ifm.storage == u8 else i8) or node.result_quant().storage != ifm.storage:
         raise Unsupported(
             f"it takes {dtype_of(ifm)}, weights of {dtype_of(stored)} and gives {dtype_of(node.result_quant())}; "
             "TFLite computes int8 and int16 with int8 weights, uint8 with uint8 weights"
         )
     if symmetric and stored == i8 and weight.zero:
-        raise Unsupported(f"'{node.input_name(1)}' has the zero point {weight.zero}; int8 weights are symmetric")
+        raise Unsupported(
+            f"'{node.input_name(1)}' has the zero point {weight.zero}; int8 weights are symmetric"
+        )
     if ifm.storage == i16 and (ifm.zero or node.result_quant().zero):
         raise Unsupported(f"'{node.input_name(0)}' is {text_of(ifm)}; int16 tensors are symmetric")
 
@@ -168,7 +176,9 @@ def integer_bias(node: Node, index: int, ifm: QuantType) -> SSAValue | None:
 # --- transposed convolution ------------------------------------------------------------------------------
 @tflite_importer("TRANSPOSE_CONV")
 def transpose_conv(node: Node) -> SSAValue:
-    """Inputs: output shape, weight [M, KH, KW, C], ifm, bias. An input pixel adds its products to a window."""
+    """Inputs: output shape, weight [M, KH, KW, C], ifm, bias. An input pixel adds its products to a
+    window.
+    """
     weight, ifm = node.operand(1), node.operand(2)
     raise Unsupported("not yet")
 
@@ -185,7 +195,9 @@ def fully_connected(node: Node) -> SSAValue:
     shape, (columns, depth) = node.shape(0), node.shape(1)
     if depth < 1 or math.prod(shape) % depth:
         raise Unsupported(f"its input {list(shape)} does not divide into rows of {depth}")
-    out = (*shape[:-1], columns) if node.option("KeepNumDims", False) else (math.prod(shape) // depth, columns)
+    out = (
+        (*shape[:-1], columns) if node.option("KeepNumDims", False) else (math.prod(shape) // depth, columns)
+    )
     rows = node.reshape(node.operand(0), (math.prod(shape) // depth, depth))
     weight = weight_of(node, 1, (1, 0))
     if weight.scales is None:
@@ -244,6 +256,3 @@ def matrix(node: Node, index: int, transposed: bool) -> SSAValue:
     if not transposed:
         return value
     return node.emit(graph.TransposeOp, value, permutation=(*range(rank - 2), rank - 1, rank - 2))
-
-
-__all__ = ["NO_WINDOW", "clamped"]

@@ -1,7 +1,8 @@
-"""Reads a TFLite file into plain records; nothing of the flatbuffer is left behind, and a damaged one is refused.
+"""Reads a TFLite file into plain records; nothing of the flatbuffer is left behind, and a damaged one is
+refused.
 
-The schema is that of the `tflite` package. Every length in the file is held against the file's size before it is
-believed, so reading takes time and memory proportional to the file.
+The schema is that of the `tflite` package. Every length in the file is held against the file's size before it
+is believed, so reading takes time and memory proportional to the file.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class SourceTensor(NamedTuple):
     problem: why nothing can be done with it, if so.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -173,9 +174,7 @@ class Reader:
         data = None
         if content is not None and not problem:
             if content.size != size * dtype.itemsize:
-                problem = (
-                    f"its buffer has {content.size} bytes, but {dtype}{list(shape)} takes {size * dtype.itemsize}"
-                )
+                problem = f"its buffer has {content.size} bytes, but {dtype}{list(shape)} takes {size * dtype.itemsize}"
             else:
                 data = np.frombuffer(content.tobytes(), dtype).reshape(shape)
                 if data.dtype == np.bool_:
@@ -203,7 +202,9 @@ class Reader:
             return None
         scales = np.array(table.ScaleAsNumpy(), np.float32)
         given = table.ZeroPointAsNumpy()
-        zeros = np.zeros(1, np.int64) if isinstance(given, int) or len(given) == 0 else np.array(given, np.int64)
+        zeros = (
+            np.zeros(1, np.int64) if isinstance(given, int) or len(given) == 0 else np.array(given, np.int64)
+        )
         return Quantisation(scales, zeros, int(table.QuantizedDimension()))
 
     # -- operators
@@ -214,7 +215,9 @@ class Reader:
             table = graph.Operators(index)
             kind = kinds[table.OpcodeIndex()]
             given = ints(table.InputsAsNumpy())
-            self.references([i for i in given if i != -1], tensors, f"the inputs of operator {index} ({kind})")
+            self.references(
+                [i for i in given if i != -1], tensors, f"the inputs of operator {index} ({kind})"
+            )
             outputs = self.references(
                 ints(table.OutputsAsNumpy()), tensors, f"the outputs of operator {index} ({kind})"
             )
@@ -222,7 +225,9 @@ class Reader:
             base = tensors[outputs[0]].name if outputs else f"{kind}_{index}"
             name = base if base not in names else f"{base}_{index}"
             names.add(name)
-            yield SourceOperator(kind, name, tuple(None if i == -1 else i for i in given), outputs, options, fields)
+            yield SourceOperator(
+                kind, name, tuple(None if i == -1 else i for i in given), outputs, options, fields
+            )
 
     def kind(self, index: int) -> str:
         """An operator code's name; a custom operator's own in quotes."""

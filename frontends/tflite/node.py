@@ -1,4 +1,6 @@
-"""What an importer sees of a TFLite operator: options, operands, constants, quantised types, and the builder."""
+"""What an importer sees of a TFLite operator: options, operands, constants, quantised types, and the
+builder.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,9 @@ def element_of_tensor(tensor: SourceTensor) -> Attribute:
             f"which do not fit its shape {list(tensor.shape)}"
         )
     if len(q.zeros) not in (1, len(q.scales)):
-        raise Unsupported(f"the tensor '{tensor.name}' has {len(q.scales)} scales, but {len(q.zeros)} zero points")
+        raise Unsupported(
+            f"the tensor '{tensor.name}' has {len(q.scales)} scales, but {len(q.zeros)} zero points"
+        )
     return quantised(storage, q.scales.tolist(), q.zeros.tolist() * (len(q.scales) // len(q.zeros)), q.axis)
 
 
@@ -148,7 +152,9 @@ class Node:
         value = self.value(index)
         if isinstance(value, Constant):
             return value.array
-        raise Unsupported(f"{what} ('{self.input_name(index)}') is computed from the model's inputs, not constant")
+        raise Unsupported(
+            f"{what} ('{self.input_name(index)}') is computed from the model's inputs, not constant"
+        )
 
     def ints(self, index: int, what: str) -> tuple[int, ...]:
         """A constant input as integers."""

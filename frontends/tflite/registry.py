@@ -3,8 +3,8 @@
     @tflite_importer("RELU")
     def relu(node): ...
 
-An importer gets a `Node` and returns what its outputs are: one value or a tuple. It raises `Unsupported` with a
-reason for what it cannot express.
+An importer gets a `Node` and returns what its outputs are: one value or a tuple. It raises `Unsupported` with
+a reason for what it cannot express.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ IMPORTERS: dict[str, Entry] = {}
 
 
 class Unsupported(Exception):
-    """Why an operator cannot be imported; the importer collects these and adds the operator's name and kind."""
+    """Why an operator cannot be imported; the importer collects these and adds the operator's name and
+    kind.
+    """
 
 
 def tflite_importer(*kinds: str, floats: bool = False) -> Callable[[Importer], Importer]:

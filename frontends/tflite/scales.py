@@ -1,6 +1,7 @@
 """What importers share: fused activations as clamps, padding schemes, and real factors in TFLite's precision.
 
-Sources: the TFLite quantisation specification and the schema's comments on Padding and ActivationFunctionType.
+Sources: the TFLite quantisation specification and the schema's comments on Padding and
+ActivationFunctionType.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def limits_of(activation: str) -> tuple[float, float]:
 
 
 def clamp_of(type_: QuantType, activation: str) -> dict[str, int]:
-    """The stored integers an activation leaves, as `low` and `high`: zero + round(limit / scale) in float32."""
+    """The stored integers an activation leaves, as `low` and `high`: zero + round(limit / scale) in
+    float32.
+    """
     smallest, largest = storage_range(type_.storage)
     ends = []
     for limit, default in zip(limits_of(activation), (smallest, largest)):

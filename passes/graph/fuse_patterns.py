@@ -253,7 +253,7 @@ def layer_norm_scale(op: graph.MulOp, rewriter: PatternRewriter) -> None:
     found = norm_and_constant(op)
     if found and scalar_of(found[0].scale) == 1:
         norm, scale = found
-        replace_tree(rewriter, op, [graph.LayerNormOp.make(norm.input, scale, **norm.properties)])
+        replace_tree(rewriter, op, [graph.LayerNormOp.make(norm.input, scale, **norm.properties)])  # type: ignore[arg-type]
 
 
 @pattern(graph.AddOp)
@@ -261,4 +261,4 @@ def layer_norm_bias(op: graph.AddOp, rewriter: PatternRewriter) -> None:
     """layer_norm(x) + constant -> layer_norm with that bias."""
     if found := norm_and_constant(op):
         norm, bias = found
-        replace_tree(rewriter, op, [graph.LayerNormOp.make(norm.input, norm.scale, bias, **norm.properties)])
+        replace_tree(rewriter, op, [graph.LayerNormOp.make(norm.input, norm.scale, bias, **norm.properties)])  # type: ignore[arg-type]

@@ -109,7 +109,7 @@ def arrange_quantised_cast(op: quant.CastOp, wanted: Wanted) -> Arrangement | No
     def build(values: list[SSAValue]) -> Operation:
         from ...dialects.types import tensor
 
-        made = type(op).create(operands=values, result_types=[tensor(shape_of(values[0]), element)])
+        made = type(op).create(operands=values, result_types=[tensor(shape_of(values[0]), element)])  # type: ignore[arg-type]
         made.location = op.location
         return made
 

@@ -77,7 +77,7 @@ def parameters_2d(op: Any) -> dict[str, Any]:
     if p.get("overhang"):
         found["overhang"] = (0, *p.overhang)
     if p.get("scales"):
-        found["scales"] = floats_attribute((1.0, *p.scales))
+        found["scales"] = floats_attribute((1.0, *p.scales))  # type: ignore[assignment]
     return found
 
 

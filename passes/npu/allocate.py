@@ -1,9 +1,10 @@
 """npu-allocate: every buffer gets an address, in DRAM and in SRAM, planned once at compile time.
 
 DRAM holds the constants, then inputs and outputs, then the arena of feature maps, placed largest first over
-whole lifetimes. SRAM buffers live for a few instructions; they are placed in program order, each behind the last
-one and around the end, so that a tile lands where none was lately: the next tile's loads need not wait for this
-tile's compute, which is what double buffering is for.
+whole lifetimes. SRAM buffers live for a few instructions; they are placed in program order, each behind the
+last one and around the end, so that a tile lands where none was lately: the next tile's loads need not wait
+for
+this tile's compute, which is what double buffering is for.
 """
 
 from __future__ import annotations
@@ -12,32 +13,23 @@ import bisect
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, IntegerAttr, ModuleOp, i64
-from xdsl.ir import Attribute, BlockArgument, Operation, SSAValue
+from xdsl.ir import Attribute, Operation, SSAValue
 
-from ...dialects.npu import BufferType, Instruction, Space, buffer_type
-from ...dialects.npu_instructions import AllocOp, ConstantOp, layout_of
+from ...dialects.npu import Space, buffer_type
+from ...dialects.npu_instructions import AllocOp, ConstantOp
 from ...errors import MachineError
 from ...runtime.interpreter import main_function
 from ..base import NacrePass
 from .form import TILE, require_form
+from .lifetimes import ADDRESS, Lifetime, buffer_lifetimes, bytes_of, set_address
+from .residency import Kept, holes_at, kept_buffers
 from .target import machine_of
 from .tile import SLOT, layer_name
 from .tiling import ALIGNMENT
 
-ADDRESS = "npu.address"
 DRAM_ALIGNMENT = 64
-
-
-class Lifetime(NamedTuple):
-    """A buffer and the first and last instruction that touch it."""
-
-    buffer: SSAValue
-    size: int
-    first: int
-    last: int
 
 
 @dataclass(frozen=True)
@@ -61,7 +53,7 @@ class AllocatePass(NacrePass):
         addresses = []
         for argument, attributes in zip(function.args, function.arg_attrs or ()):
             addresses.append(DictionaryAttr({**attributes.data, ADDRESS: IntegerAttr(at, i64)}))
-            at = _aligned(at + _bytes(argument), DRAM_ALIGNMENT)
+            at = _aligned(at + bytes_of(argument), DRAM_ALIGNMENT)
         function.arg_attrs = ArrayAttr(addresses)
         dram = [x for x in lifetimes if _is_alloc(x.buffer, Space.DRAM)]
         placed, arena = place_by_size(dram, DRAM_ALIGNMENT)
@@ -69,60 +61,29 @@ class AllocatePass(NacrePass):
             set_address(value, at + address)
         total = at + arena
         if total > machine.dram_bytes:
-            raise MachineError(f"the program needs {total} bytes of DRAM, '{machine.name}' has {machine.dram_bytes}")
-        sram = [x for x in lifetimes if _is_alloc(x.buffer, Space.SRAM)]
-        peak = place_in_order(sram, machine.sram_bytes, ops)
+            raise MachineError(
+                f"the program needs {total} bytes of DRAM, '{machine.name}' has {machine.dram_bytes}"
+            )
+        kept = kept_buffers(ops)
+        homes = {k.buffer for k in kept}
+        sram = [x for x in lifetimes if _is_alloc(x.buffer, Space.SRAM) and x.buffer not in homes]
+        peak = max(place_in_order(sram, machine.sram_bytes, ops, kept), *(k.stop for k in kept), 0)
         module.attributes["npu.constant_bytes"] = IntegerAttr(constant_bytes, i64)
         module.attributes["npu.dram_bytes"] = IntegerAttr(total, i64)
         module.attributes["npu.sram_peak_bytes"] = IntegerAttr(peak, i64)
 
 
-def address_of(value: SSAValue) -> int:
-    """The address of a root buffer after this pass."""
-    if isinstance(value, BlockArgument):
-        function = value.owner.parent_op()
-        attributes = function.arg_attrs.data[value.index].data  # pyright: ignore
-    else:
-        attributes = value.owner.attributes  # pyright: ignore
-    return attributes[ADDRESS].value.data
-
-
-def set_address(value: SSAValue, address: int) -> None:
-    """Record where a root buffer lies."""
-    value.owner.attributes[ADDRESS] = IntegerAttr(address, i64)  # pyright: ignore
-
-
 def _assign(op: ConstantOp, at: int) -> int:
     set_address(op.result, at)
-    return _aligned(at + _bytes(op.result), DRAM_ALIGNMENT)
+    return _aligned(at + bytes_of(op.result), DRAM_ALIGNMENT)
 
 
 def _aligned(n: int, alignment: int) -> int:
     return -(-n // alignment) * alignment
 
 
-def _bytes(value: SSAValue) -> int:
-    assert isinstance(value.type, BufferType)
-    return value.type.nbytes
-
-
 def _is_alloc(value: SSAValue, space: Space) -> bool:
     return isinstance(value.owner, AllocOp) and buffer_type(value).space is space
-
-
-def buffer_lifetimes(ops: Iterable[Operation]) -> list[Lifetime]:
-    """Lifetimes of root buffers, by index of the op; views count for their roots."""
-    span: dict[SSAValue, tuple[int, int]] = {}
-    roots: dict[SSAValue, SSAValue] = {}
-    for index, op in enumerate(ops):
-        if not isinstance(op, Instruction):
-            continue
-        for value in op.operands:
-            if value not in roots:
-                roots[value] = layout_of(value).root
-            root = roots[value]
-            span[root] = (span[root][0] if root in span else index, index)
-    return [Lifetime(v, _bytes(v), *s) for v, s in span.items()]
 
 
 def place_by_size(lifetimes: Iterable[Lifetime], alignment: int) -> tuple[dict[SSAValue, int], int]:
@@ -144,27 +105,34 @@ def place_by_size(lifetimes: Iterable[Lifetime], alignment: int) -> tuple[dict[S
 
 
 LONG = 24
-"""Ops; a buffer that lives longer is kept at the top of the SRAM, out of the way of those that come and go."""
+"""Ops; a buffer that lives longer is kept at the top of the SRAM, out of the way of those that come and
+go.
+"""
 
 
-def place_in_order(lifetimes: Iterable[Lifetime], size: int, ops: list[Operation]) -> int:
-    """Place SRAM buffers in program order, round and round. Gives the highest address used.
+def place_in_order(
+    lifetimes: Iterable[Lifetime], size: int, ops: list[Operation], kept: Sequence[Kept] = ()
+) -> int:
+    """Place SRAM buffers in program order, round and round beside what is kept. Gives the highest address used.
 
     A stretch of the program (between points where nothing lives) whose free bytes come to lie in pieces too
-    small is placed anew: largest first, or else by the slots that npu-tile gave a layer which fills the memory.
-    Raises MachineError naming the layer when no way is found.
+    small is placed anew: largest first, or else by the slots that npu-tile gives a layer that fills the
+    memory. Raises MachineError naming the layer when no way is found.
     """
-    arena = Ring(size)
-    peak = 0
+    cursor, peak = 0, 0
     for stretch in stretches(lifetimes):
+        holes = holes_at(kept, stretch[0].first, max(x.last for x in stretch), size)
+        arena = Ring(holes, cursor)
         places = place_round(stretch, arena)
+        cursor = arena.cursor
         if places is None:
-            arena = Ring(size)
-            places = _place_tightly(stretch, size)
+            start, stop = max(holes, key=lambda h: h[1] - h[0], default=(0, 0))
+            tight = _place_tightly(stretch, stop - start)
+            places = None if tight is None else [start + at for at in tight]
         if places is None:
             need = max(sum(_taken(x) for x in stretch if x.first <= y.first <= x.last) for y in stretch)
             raise MachineError(
-                f"{layer_name(ops[stretch[0].first])}: buffers of {need} bytes that live at once find no places "
+                f"{layer_name(ops[stretch[0].first])}: {need} bytes of buffers live at once and find no places "
                 f"in {size} bytes of SRAM; let npu-tile use less"
             )
         for life, address in zip(stretch, places):
@@ -214,23 +182,23 @@ def _place_tightly(stretch: Sequence[Lifetime], size: int) -> list[int] | None:
         return [addresses[x.buffer] for x in stretch]
     slots: dict[Attribute, int] = {}
     for life in stretch:
-        slot = life.buffer.owner.attributes.get(SLOT)  # pyright: ignore[reportAttributeAccessIssue]
+        slot = life.buffer.owner.attributes.get(SLOT)  # type: ignore[union-attr]
         if slot is None:
             return None
         slots[slot] = max(slots.get(slot, 0), _taken(life))
     if sum(slots.values()) > size:
         return None
     starts = dict(zip(slots, itertools.accumulate(slots.values(), initial=0)))
-    return [starts[x.buffer.owner.attributes[SLOT]] for x in stretch]  # pyright: ignore
+    return [starts[x.buffer.owner.attributes[SLOT]] for x in stretch]  # type: ignore[union-attr]
 
 
 class Ring:
     """Free space of a memory: taken behind the last taking and around the end, or from the top down."""
 
-    def __init__(self, size: int):
-        self.holes: list[tuple[int, int]] = [(0, size)]
+    def __init__(self, holes: Sequence[tuple[int, int]], cursor: int = 0):
+        self.holes = list(holes)
         self.taken: dict[int, int] = {}
-        self.cursor = 0
+        self.cursor = cursor
 
     @property
     def free_bytes(self) -> int:

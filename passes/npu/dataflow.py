@@ -159,7 +159,7 @@ def shaped_like(ofm: SSAValue, wanted: SSAValue, consumer: Operation) -> SSAValu
     if dense_layout(ofm) is None:
         return None
     assert consumer.parent is not None
-    op = ReshapeOp.create(operands=[ofm], result_types=[type(ofm.type)(type_._replace(shape=shape))])
+    op = ReshapeOp.create(operands=[ofm], result_types=[type(ofm.type)(type_._replace(shape=shape))])  # type: ignore[call-arg]
     op.location = consumer.location
     consumer.parent.insert_op_before(op, consumer)
     return op.result

@@ -1,8 +1,10 @@
-"""npu-keep-on-chip: feature maps that fit stay in the SRAM from the layer that writes them to the last that reads.
+"""npu-keep-on-chip: feature maps that fit stay in the SRAM from the layer that writes them to the last that
+reads.
 
-Works on whole layers, before tiling. A buffer is kept when there is a place for it over its whole life that leaves
-every layer in between room enough for its tiles; those that save most DRAM traffic for the SRAM and time they take
-come first. Kept buffers get their addresses here, from the top of the SRAM down, so that npu-tile knows
+Works on whole layers, before tiling. A buffer is kept when there is a place for it over its whole life that
+leaves every layer in between room enough for its tiles; those that save most DRAM traffic for the SRAM and
+time they
+take come first. Kept buffers get their addresses here, from the top of the SRAM down, so that npu-tile knows
 what is left in one piece.
 """
 
@@ -10,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation, SSAValue
@@ -19,23 +20,14 @@ from ...dialects.npu import Instruction, Space, buffer, buffer_type
 from ...dialects.npu_instructions import AllocOp, ReshapeOp, ViewOp, layout_of
 from ...runtime.interpreter import main_function
 from ..base import NacrePass
-from .allocate import ADDRESS, Lifetime, buffer_lifetimes, set_address
 from .form import LAYER, require_form
+from .lifetimes import Lifetime, buffer_lifetimes, set_address
+from .residency import Kept, largest_hole
 from .target import machine_of
 from .tiling import ALIGNMENT, NoFit, choose_cut, tiling_of
 
 ROOM = 0.3
 """Share of the SRAM that stays free for tiles at every layer."""
-
-
-class Kept(NamedTuple):
-    """A buffer with a place in the SRAM and the layers during which it is taken."""
-
-    buffer: SSAValue
-    start: int
-    stop: int
-    first: int
-    last: int
 
 
 @dataclass(frozen=True)
@@ -93,24 +85,6 @@ def _place(life: Lifetime, kept: Sequence[Kept], size: int) -> Kept | None:
     return Kept(life.buffer, stop - need, stop, life.first, life.last) if stop >= need else None
 
 
-def largest_hole(kept: Iterable[Kept], index: int, size: int) -> int:
-    """Bytes in one piece that are free at a layer."""
-    return max((stop - start for start, stop in holes_at(kept, index, index, size)), default=0)
-
-
-def holes_at(kept: Iterable[Kept], first: int, last: int, size: int) -> list[tuple[int, int]]:
-    """What is free from one layer to another."""
-    holes, at = [], 0
-    for one in sorted(kept, key=lambda k: k.start):
-        if one.first <= last and first <= one.last:
-            if one.start > at:
-                holes.append((at, one.start))
-            at = max(at, one.stop)
-    if at < size:
-        holes.append((at, size))
-    return holes
-
-
 def _without_misfits(kept: list[Kept], ops: Sequence[Operation], machine) -> list[Kept]:
     """Give up what leaves a layer no room for any tile."""
     for index, op in enumerate(ops):
@@ -135,15 +109,3 @@ def move_to_sram(root: SSAValue) -> None:
     for use in root.uses:
         if isinstance(use.operation, (ViewOp, ReshapeOp)):
             move_to_sram(use.operation.results[0])
-
-
-def kept_buffers(ops: Sequence[Operation]) -> list[Kept]:
-    """The kept buffers of a module, with their lives in its present form."""
-    return [
-        Kept(x.buffer, at, at + max(x.size, 1), x.first, x.last)
-        for x in buffer_lifetimes(ops)
-        if isinstance(x.buffer.owner, AllocOp)
-        and buffer_type(x.buffer).space is Space.SRAM
-        and ADDRESS in x.buffer.owner.attributes
-        for at in [x.buffer.owner.attributes[ADDRESS].value.data]  # pyright: ignore
-    ]

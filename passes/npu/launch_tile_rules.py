@@ -1,6 +1,6 @@
 """The tile rules of launches, by the operation that the kernel computes.
 
-A rule is registered by operation; elementwise ones share one, here; the others are beside this file, by topic.
+A rule is registered by operation; elementwise ones share one, here; others are beside this file, by topic.
 Kernels named ppu.* (runtime/partial.py) go on from partial results, so their reduced axes can be cut.
 """
 
@@ -56,7 +56,8 @@ def kernel_named(module: ModuleOp, symbol: str) -> KernelOp:
 
 def shapes(op: npu.LaunchOp) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
     """Shapes of inputs and outputs."""
-    return [buffer_type(v).shape for v in op.buffers("inputs")], [buffer_type(v).shape for v in op.buffers("outputs")]
+    inputs, outputs = op.buffers("inputs"), op.buffers("outputs")
+    return [buffer_type(v).shape for v in inputs], [buffer_type(v).shape for v in outputs]
 
 
 @launch_tiles(

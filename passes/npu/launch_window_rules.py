@@ -16,7 +16,9 @@ from .tile_rules import Axis
 from .tiling import Box, Interval, Piece, Tiling
 
 
-def _axes(p: Parameters, pads: tuple[int, ...], source: tuple[int, ...], kernel: tuple[int, ...]) -> list[Axis]:
+def _axes(
+    p: Parameters, pads: tuple[int, ...], source: tuple[int, ...], kernel: tuple[int, ...]
+) -> list[Axis]:
     fields: dict[str, Any] = {
         "stride_h": p.strides[0], "stride_w": p.strides[1], "dilation_h": p.dilations[0],
         "dilation_w": p.dilations[1], "pad_top": pads[0], "pad_left": pads[1], "pad_bottom": pads[2],
@@ -39,7 +41,8 @@ def conv(op: npu.LaunchOp, p: Parameters) -> Tiling:
     def piece(box: Box) -> Piece:
         n, h, w, m, c, taps_h, taps_w = box
         high, wide = rows.inputs(h, taps_h), cols.inputs(w, taps_w)
-        boxes: list[Box] = [(n, high.interval, wide.interval, c), (taps_h, taps_w, c, m), *((m,) for _ in bias)]
+        ifm: Box = (n, high.interval, wide.interval, c)
+        boxes: list[Box] = [ifm, (taps_h, taps_w, c, m), *((m,) for _ in bias)]
         pads = (high.before, wide.before, high.after, wide.after)
         return Piece({"inputs": boxes, "outputs": [(n, h, w, m)]}, {"scalars": pads})
 

@@ -1,7 +1,8 @@
 """npu-schedule: from buffers with addresses to address form, where tokens are the only values left.
 
-Walking in program order, each instruction gets tokens of just those earlier ones that it conflicts with (one of
-both writes, bytes overlap) and that neither its own queue's order nor another token already puts before it:
+Walking in program order, each instruction gets tokens of just those earlier ones that it conflicts with (one
+of both writes, bytes overlap) and that neither its own queue's order nor another token already puts before
+it:
 vector clocks over the queues, last accesses byte by byte.
 """
 
@@ -35,8 +36,8 @@ from ...dialects.npu_instructions import (
 from ...runtime.interpreter import main_function
 from ...runtime.isa import QUEUES
 from ..base import NacrePass
-from .allocate import address_of
 from .form import ADDRESS, TILE, require_form, set_form
+from .lifetimes import address_of
 from .target import machine_of
 
 DMA_RANK = 4
@@ -59,8 +60,8 @@ class SchedulePass(NacrePass):
         _data(function, block)
         writers: dict[SSAValue, list[tuple[int, Region]]] = {}
         count = 0
-        total = int(module.attributes["npu.dram_bytes"].value.data)  # pyright: ignore
-        constants = int(module.attributes["npu.constant_bytes"].value.data)  # pyright: ignore
+        total = int(module.attributes["npu.dram_bytes"].value.data)  # type: ignore[attr-defined]
+        constants = int(module.attributes["npu.constant_bytes"].value.data)  # type: ignore[attr-defined]
         tokens = Tokens(machine.sram_bytes, constants, total)
         for op in list(old.ops):
             if isinstance(op, Instruction):
@@ -70,9 +71,8 @@ class SchedulePass(NacrePass):
                     placed.attributes |= op.attributes
                     tokens.done(placed)
                     block.add_op(placed)
-                    if isinstance(op, StoreOp):
-                        root = layout_of(op.buffers("dst")[0]).root
-                        writers.setdefault(root, []).append((count, made.ports["dst"][0]))
+                    for root, region in _written(op, made):
+                        writers.setdefault(root, []).append((count, region))
                     count += 1
         for op in old.ops:
             if (tensor := _tensor(op, writers)) is not None:
@@ -94,7 +94,7 @@ def _data(function: FuncOp, block: Block) -> None:
     for argument, attributes in zip(function.args, function.arg_attrs):
         type_ = buffer_type(argument)
         region = dense_region(Space.DRAM, address_of(argument), type_.shape, type_.element)
-        block.add_op(DataOp.of(attributes.data["nacre.name"].data, attributes.data["npu.kind"].data, region))
+        block.add_op(DataOp.of(attributes.data["nacre.name"].data, attributes.data["npu.kind"].data, region))  # type: ignore[attr-defined]
     for index, op in enumerate(o for o in function.body.block.ops if isinstance(o, ConstantOp)):
         type_ = buffer_type(op.result)
         region = dense_region(Space.DRAM, address_of(op.result), type_.shape, type_.element)
@@ -108,14 +108,24 @@ def _tensor(op: Operation, writers: Mapping[SSAValue, list[tuple[int, Region]]])
     """Where a source tensor can be found, and after which instruction, for the debug map."""
     if not isinstance(op, (AllocOp, ViewOp, ReshapeOp)) or not (sources := sources_of(op.results[0])):
         return None
-    if buffer_type(op.results[0]).space is not Space.DRAM:
-        return None
     region = region_of(op.results[0])
     stores = writers.get(layout_of(op.results[0]).root, [])
-    touching = [i for i, r in stores if r.address < region.address + region.extent and region.address < r.address + r.extent]  # fmt: skip
+    touching = [
+        i
+        for i, r in stores
+        if r.address < region.address + region.extent and region.address < r.address + r.extent
+    ]
     tensor = TensorOp.of(region, max(touching, default=-1), SourceAttr(sources))
     tensor.location = op.location
     return tensor
+
+
+def _written(op: Instruction, made: Placed) -> Iterator[tuple[SSAValue, Region]]:
+    """The root buffers an instruction writes, and where."""
+    for port in op.PORTS:
+        if port.effect is WRITE:
+            for value, region in zip(op.buffers(port.name), made.ports.get(port.name, ())):
+                yield layout_of(value).root, region
 
 
 def region_of(value: SSAValue) -> Region:
@@ -139,7 +149,7 @@ def _in_address_form(op: Instruction) -> Iterator[Placed]:
         for src, dst in dma_copies(ports["src"][0], ports["dst"][0]):
             yield Placed(op, {"src": [src], "dst": [dst]})
     else:
-        yield Placed(op, ports)
+        yield Placed(op, ports)  # type: ignore[arg-type]
 
 
 def dma_copies(src: Region, dst: Region) -> Iterator[tuple[Region, Region]]:
@@ -171,8 +181,8 @@ def _joined(shape: Sequence[int], a: Sequence[int], b: Sequence[int]) -> tuple[t
 class Tokens:
     """Which earlier instructions the next one has to wait for.
 
-    For each memory one array: a row for each queue that writes it, then one for each that reads it, a column a
-    byte; an entry is the number of that queue's last instruction there.
+    For each memory one array: a row for each queue that writes it, then one for each that reads it, a column
+    a byte; an entry is the number of that queue's last instruction there.
     """
 
     def __init__(self, sram_bytes: int, constant_bytes: int, dram_bytes: int):

@@ -1,4 +1,4 @@
-"""npu-tile: whole layers in DRAM become loops over tiles in SRAM, with loads before and stores behind them."""
+"""npu-tile: whole layers in DRAM become loops over tiles in SRAM, with loads before and stores behind."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ...runtime.machine import Machine
 from ..base import NacrePass
 from . import launch_reduce_rules, launch_tile_rules, launch_window_rules, tile_rules  # noqa: F401  register
 from .form import LAYER, TILE, require_form, set_form
+from .residency import kept_buffers, largest_hole
 from .target import machine_of
 from .tiling import (
-    RULES,
     Box,
     Cut,
     NoFit,
@@ -31,11 +31,12 @@ from .tiling import (
     slots_of,
     smallest_cut,
     tile_bytes,
+    tiling_of,
 )
 
 SLOT = "npu.slot"
-"""Attribute of SRAM buffers of a layer that fills the memory: buffers of one slot never live at once, so a place
-for each slot is a way to lay them out that always works (npu-allocate falls back to it)."""
+"""Attribute of SRAM buffers of a layer that fills the memory: buffers of one slot never live at once, so a
+place for each slot is a way to lay them out that always works (npu-allocate falls back to it)."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,12 @@ class TilePass(NacrePass):
         require_form(module, LAYER, self.name)
         block = main_function(module).body.block
         plans: dict[Any, Plan] = {}
-        for op in list(block.ops):
+        ops = list(block.ops)
+        kept = kept_buffers(ops)
+        for index, op in enumerate(ops):
             if isinstance(op, Instruction):
                 emitter = Emitter(op)
-                tile_layer(op, machine, emitter, plans)
+                tile_layer(op, machine, emitter, plans, largest_hole(kept, index, machine.sram_bytes))
                 block.insert_ops_before(emitter.ops, op)
                 op.detach()
                 op.erase()
@@ -61,8 +64,9 @@ class TilePass(NacrePass):
 
 
 class Plan(NamedTuple):
-    """A layer's tiles: the cut, all boxes of its loop with their pieces, and whether they leave no room beside
-    them."""
+    """A layer's tiles: the cut, the boxes of its loop with their pieces, and whether they take all the
+    SRAM.
+    """
 
     cut: Cut
     work: list[tuple[Box, Piece]]
@@ -99,27 +103,44 @@ class Emitter:
         return self.put(ViewOp.of(whole, tuple(o for o, _ in box), sizes)).result
 
     def load(self, whole: SSAValue, box: Box, slot: tuple[str, int]) -> SSAValue:
-        """A box of a DRAM buffer in SRAM; an empty box is not moved."""
+        """A box of a buffer in SRAM: in place if it is there, else loaded; an empty box is not moved."""
+        if buffer_type(whole).space is Space.SRAM:
+            return self.view(whole, box)
         here = self.alloc(box, buffer_type(whole).element, slot)
         if all(n for _, n in box):
             self.put(LoadOp.make({"src": self.view(whole, box), "dst": here}))
         return here
 
+    def target(self, whole: SSAValue, box: Box, slot: tuple[str, int]) -> SSAValue:
+        """Where a tile writes a box of a buffer: in place if it is on chip, else a new SRAM buffer."""
+        if buffer_type(whole).space is Space.SRAM:
+            return self.view(whole, box)
+        return self.alloc(box, buffer_type(whole).element, slot)
+
     def store(self, here: SSAValue, whole: SSAValue, box: Box) -> None:
-        """An SRAM buffer to a box of a DRAM buffer."""
-        self.put(StoreOp.make({"src": here, "dst": self.view(whole, box)}))
+        """What `target` gave, written, to its box: nothing is left to do on chip."""
+        if buffer_type(whole).space is Space.DRAM:
+            self.put(StoreOp.make({"src": here, "dst": self.view(whole, box)}))
+
+    def copy(self, here: SSAValue, whole: SSAValue, box: Box) -> None:
+        """An SRAM buffer to a box of another buffer, by the DMA or, on chip, by the fabric."""
+        cls = StoreOp if buffer_type(whole).space is Space.DRAM else CopyOp
+        self.put(cls.make({"src": here, "dst": self.view(whole, box)}))
 
 
-def tile_layer(op: Instruction, machine: Machine, emitter: Emitter, plans: dict[Any, Plan]) -> None:
-    """Write the loop of one layer. Raises MachineError naming the layer when no tile fits."""
-    if type(op) not in RULES:
-        raise MachineError(f"{layer_name(op)}: {op.name} has no tile rule")
-    tiling = RULES[type(op)](op)
+def tile_layer(
+    op: Instruction, machine: Machine, emitter: Emitter, plans: dict[Any, Plan], room: int
+) -> None:
+    """Write the loop of one layer, tiles within `room` bytes of SRAM.
+
+    Raises MachineError naming the layer when no tile fits.
+    """
+    tiling = tiling_of(op)
     if 0 in tiling.extents[: tiling.parallel]:
         return
-    key = _signature(op, tiling)
+    key = _signature(op, tiling), room
     if key not in plans:
-        plans[key] = planned(op, tiling, machine)
+        plans[key] = planned(op, tiling, machine, room)
     if plans[key].tight:
         emitter.slots = {}
     resident: dict[tuple[str, int], tuple[Box, SSAValue]] = {}
@@ -132,9 +153,12 @@ def tile_layer(op: Instruction, machine: Machine, emitter: Emitter, plans: dict[
         ports = _load(op, tiling, piece, emitter, resident, last)
         outputs = _outputs(tiling, piece)
         if isinstance(op, CopyOp):
-            emitter.store(ports["src"][0], op.buffers("dst")[0], outputs[0])
+            emitter.copy(ports["src"][0], op.buffers("dst")[0], outputs[0])
             continue
-        made = [emitter.alloc(b, tiling.element(tiling.output, i), (tiling.output, i)) for i, b in enumerate(outputs)] if last else []  # fmt: skip
+        made = [
+            emitter.target(whole, b, (tiling.output, i))
+            for i, (whole, b) in enumerate(zip(op.buffers(tiling.output), outputs if last else ()))
+        ]
         if not (first and last):
             if first:
                 acc = emitter.alloc(acc_box(tiling, box, piece), tiling.acc, ("partial", 0))
@@ -153,14 +177,14 @@ SHARE = 0.45
 
 def plan(op: Instruction, tiling: Tiling, machine: Machine) -> Cut:
     """The best cut that leaves room for the next tile's loads, or else the best that fits at all."""
-    return planned(op, tiling, machine).cut
+    return planned(op, tiling, machine, machine.sram_bytes).cut
 
 
-def planned(op: Instruction, tiling: Tiling, machine: Machine) -> Plan:
+def planned(op: Instruction, tiling: Tiling, machine: Machine, room: int) -> Plan:
     """The tiles of that cut. Raises MachineError naming the layer when no tile fits."""
-    for limit in (int(machine.sram_bytes * SHARE), machine.sram_bytes):
+    for limit in (int(room * SHARE), room):
         try:
-            return _plan_within(tiling, machine, limit, limit == machine.sram_bytes)
+            return _plan_within(tiling, machine, limit, limit == room)
         except NoFit as error:
             reason = error
     raise MachineError(
@@ -256,9 +280,9 @@ def _partial(
 def _fill(op: PadOp, emitter: Emitter, piece: Piece) -> None:
     box = piece.ports["dst"]
     whole = op.buffers("dst")[0]
-    here = emitter.alloc(box, buffer_type(whole).element, ("dst", 0))  # pyright: ignore
+    here = emitter.target(whole, box, ("dst", 0))  # type: ignore[arg-type]
     emitter.put(FillOp.make({"dst": here}, value=op.fields()["value"]))
-    emitter.store(here, whole, box)  # pyright: ignore
+    emitter.store(here, whole, box)  # type: ignore[arg-type]
 
 
 __all__ = ["SLOT", "Emitter", "Plan", "TilePass", "layer_name", "tile_bytes", "tile_layer"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from xdsl.ir import Attribute
@@ -12,21 +13,18 @@ from ...dialects.npu import Instruction, buffer_type
 from ...dialects.npu_instructions import PoolKind
 from ...dialects.types import i16, i32, i64
 from ...runtime.machine import Machine
-from .tiling import Box, Halo, Piece, Tiling, follow, halo, tiles
+from .tiling import Box, Halo, Interval, Piece, Tiling, follow, halo, tiles
 
 
 def _shape(op: Instruction, port: str) -> tuple[int, ...]:
     return buffer_type(op.buffers(port)[0]).shape
 
 
-def _vectors(op: Instruction, channels: tuple[int, int]) -> dict[str, Box]:
-    """Boxes of bias, multiplier, shift and table for a stretch of output channels."""
-    boxes: dict[str, Box] = {}
-    for port in ("bias", "multiplier", "shift", "table"):
-        if op.buffers(port):
-            shape = _shape(op, port)
-            boxes[port] = ((0, shape[0]),) if port == "table" or shape == (1,) else (channels,)
-    return boxes
+def _vectors(op: Instruction) -> Callable[[Interval], dict[str, Box]]:
+    """Boxes of bias, multiplier, shift and table by a stretch of output channels."""
+    shapes = {p: _shape(op, p) for p in ("bias", "multiplier", "shift", "table") if op.buffers(p)}
+    whole: dict[str, Box] = {p: ((0, s[0]),) for p, s in shapes.items() if p == "table" or s == (1,)}
+    return lambda channels: {p: whole.get(p, (channels,)) for p in shapes}
 
 
 # --- windows ---------------------------------------------------------------------------------------------
@@ -78,6 +76,7 @@ def _convolution(op: npu.ConvOp | npu.DepthwiseOp, depthwise: bool) -> Tiling:
     _, height, width, channels = _shape(op, "ifm")
     kh, kw, _, filters = _shape(op, "weight")
     rows, cols = Axis(f, "h", height, kh), Axis(f, "w", width, kw)
+    vectors, residual = _vectors(op), bool(op.buffers("residual"))
 
     def piece(box: Box) -> Piece:
         n, h, w, m = box[:4]
@@ -90,8 +89,8 @@ def _convolution(op: npu.ConvOp | npu.DepthwiseOp, depthwise: bool) -> Tiling:
             weight = (taps_h, taps_w, c, m)
         out = (n, h, w, m)
         ports: dict[str, Box] = {"ifm": (n, high.interval, wide.interval, c), "weight": weight, "ofm": out}
-        ports |= _vectors(op, m)
-        if op.buffers("residual"):  # added before the pooling
+        ports |= vectors(m)
+        if residual:  # added before the pooling
             ports["residual"] = (n, rows.results(h).interval, cols.results(w).interval, m)
         fields: dict[str, Any] = {
             "pad_top": high.before, "pad_bottom": high.after,
@@ -132,7 +131,7 @@ def accumulator(op: Instruction) -> Attribute:
 @tiles(npu.MatmulOp)
 def matmul(op: npu.MatmulOp) -> Tiling:
     """Iteration: batch…, M, N; reduced: K."""
-    a, b, out = _shape(op, "ifm"), _shape(op, "weight"), _shape(op, "ofm")
+    a, b, out, vectors = _shape(op, "ifm"), _shape(op, "weight"), _shape(op, "ofm"), _vectors(op)
 
     def piece(box: Box) -> Piece:
         batch, (m, n, k) = box[:-3], box[-3:]
@@ -141,7 +140,7 @@ def matmul(op: npu.MatmulOp) -> Tiling:
             "weight": (*follow(batch, b[:-2]), k, n),
             "ofm": (*batch, m, n),
         }
-        return Piece(ports | _vectors(op, n), {})
+        return Piece(ports | vectors(n), {})
 
     def cycles(box: Box, machine: Machine) -> int:
         rows = math.prod(n for _, n in box[:-2])

@@ -1,8 +1,8 @@
 """How a layer is cut into tiles: the interface of a tile rule, and the search for the best cut.
 
-A rule describes an instruction's *iteration space*: the axes of its result, then the axes it reduces over. Given
-a box of that space it says which box of each port the work touches and which fields change. From that alone the
-search knows what fits the SRAM and what it costs to move, and the driver (tile.py) writes the loop.
+A rule describes an instruction's *iteration space*: the axes of its result, then the axes it reduces over.
+Given a box of that space it says which box of each port the work touches and which fields change. From that
+alone the search knows what fits the SRAM and what it costs to move, and the driver (tile.py) writes the loop.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from xdsl.ir import Attribute, SSAValue
 
-from ...dialects.npu import Instruction, buffer_type, itemsize
+from ...dialects.npu import Buffer, Instruction, Space, buffer_type, itemsize
 from ...dialects.types import i32
 from ...errors import MachineError
 from ...runtime.machine import Machine
@@ -44,8 +44,8 @@ class Piece(NamedTuple):
 class Tiling:
     """A layer as the tile driver sees it.
 
-    extents: sizes of the iteration space, the reduced axes last; reduced: how many those are; whole: axes that
-    cannot be cut; output: the port written; acc: element type of partial results.
+    extents: sizes of the iteration space, the reduced axes last; reduced: how many those are; whole: axes
+    that cannot be cut; output: the port written; acc: element type of partial results.
     """
 
     op: Instruction
@@ -73,13 +73,26 @@ class Tiling:
         """Number of axes that are not reduced."""
         return len(self.extents) - self.reduced
 
+    @functools.cached_property
+    def arrays(self) -> dict[tuple[str, int], Buffer]:
+        """The whole layer's buffers by port and position."""
+        return {(n, i): buffer_type(v) for n, values in self.op.ports().items() for i, v in enumerate(values)}
+
     def element(self, port: str, index: int) -> Attribute:
         """Element type at a port."""
-        return buffer_type(self.op.buffers(port)[index]).element
+        return self.arrays[port, index].element
+
+    def on_chip(self, port: str, index: int) -> bool:
+        """Whether the whole layer's buffer is kept in the SRAM, so that a tile works on it in place."""
+        return self.arrays[port, index].space is Space.SRAM
 
     def box_bytes(self, port: str, index: int, box: Box) -> int:
-        """SRAM bytes of a box at a port, rounded up to the allocator's alignment."""
-        size = math.prod(n for _, n in box) * itemsize(self.element(port, index))
+        """SRAM bytes of a box at a port, rounded up to the allocator's alignment; none where it is in
+        place.
+        """
+        if self.on_chip(port, index):
+            return 0
+        size = math.prod([n for _, n in box]) * itemsize(self.arrays[port, index].element)
         return max(-(-size // ALIGNMENT), 1) * ALIGNMENT
 
 
@@ -98,6 +111,13 @@ def tiles(*classes: type[Instruction]) -> Callable[[Callable[[Any], Tiling]], Ca
         return rule
 
     return register
+
+
+def tiling_of(op: Instruction) -> Tiling:
+    """A layer by its rule. Raises MachineError for an instruction without one."""
+    if type(op) not in RULES:
+        raise MachineError(f"{op.name} has no tile rule")
+    return RULES[type(op)](op)
 
 
 class Cut(NamedTuple):
@@ -201,7 +221,7 @@ class _Search:
         """The whole layer with its reduced axes halved, one after the other."""
         sizes: tuple[int, ...] | None = self.extents
         for axis in (a for a in self.axes if a >= self.tiling.parallel):
-            while (made := self.sized(sizes, axis, 2 * self.trips(sizes, axis))) is not None:
+            while (made := self.sized(sizes, axis, 2 * self.trips(sizes, axis))) is not None:  # type: ignore[arg-type]
                 sizes = made
                 yield sizes
 
@@ -309,7 +329,7 @@ def _acc_bytes(tiling: Tiling, box: Box, piece: Piece) -> int:
 
 
 def _middle(tiling: Tiling, sizes: tuple[int, ...]) -> Box:
-    # On a multiple of the size, as real tiles are: steps are kept, and what lies in between is not the widest.
+    # On a multiple of the size, as real tiles are: cuts that keep to steps stay on them.
     return tuple((((e - n) // 2 // n * n if n else 0), n) for e, n in zip(tiling.extents, sizes))
 
 
@@ -372,8 +392,10 @@ def estimates(
 
 def dma_bytes(tiling: Tiling, port: str, index: int, box: Box, burst: int) -> int:
     """DRAM bytes that moving a box costs: each run of neighbouring bytes takes whole bursts."""
-    shape = buffer_type(tiling.op.buffers(port)[index]).shape
-    run = itemsize(tiling.element(port, index))
+    shape, element, space = tiling.arrays[port, index]
+    if space is Space.SRAM:
+        return 0
+    run = itemsize(element)
     runs, whole = 1, True
     for (_, n), d in zip(reversed(box), reversed(shape)):
         if whole:
@@ -404,7 +426,7 @@ class Halo(NamedTuple):
 
 
 def halo(results: Interval, stride: int, pad: int, window: int, size: int) -> Halo:
-    """The inputs of `results` of a sliding window of `window` elements (dilation included) over `size` inputs."""
+    """What `results` of a sliding window need: `window` elements, dilation included, over `size` inputs."""
     low = results[0] * stride - pad
     high = (results[0] + results[1] - 1) * stride - pad + window
     start, stop = min(max(low, 0), size), max(min(high, size), 0)

@@ -73,7 +73,7 @@ def described(value: SSAValue) -> str:
     if isinstance(value, BlockArgument):
         assert isinstance(value.owner, Block)
         function = value.owner.parent_op()
-        return f"the input '{argument_names(function)[value.index]}'"  # pyright: ignore[reportArgumentType]
+        return f"the input '{argument_names(function)[value.index]}'"  # type: ignore[arg-type]
     assert isinstance(value.owner, Operation)
     return layer(value.owner)
 

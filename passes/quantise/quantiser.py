@@ -198,7 +198,7 @@ class Quantiser:
             return value
         multiplier, shift = (int(part) for part in quantise_multiplier(old.scale / type_.scale))
         zeros = {"input_zero": old.zero, "result_zero": type_.zero}
-        op = qnn.RequantiseOp.make(value, element=type_, multiplier=multiplier, shift=shift, **zeros)
+        op = qnn.RequantiseOp.make(value, element=type_, multiplier=multiplier, shift=shift, **zeros)  # type: ignore[arg-type]
         return self.add(op)
 
     def type(self, value: SSAValue) -> QuantType:

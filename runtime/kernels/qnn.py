@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ...dialects import qnn
@@ -20,7 +22,7 @@ from .quantised_elementwise import (
     requantise_tensor,
     sub,
 )
-from .quantised_pool import average_pool2d
+from .quantised_pool import average_pool2d, mean, sum
 from .quantised_softmax import SoftmaxParameters, softmax
 
 Array = np.ndarray
@@ -102,6 +104,24 @@ def table_lookup(p: Parameters, x: Array, table: Array) -> Array:
 def average_pool(p: Parameters, ifm: Array) -> Array:
     """Mean over the values inside the window."""
     return average_pool2d(ifm, p.kernel, p.strides, p.pads, p.low, p.high)
+
+
+@kernel(qnn.MeanOp)
+def mean_over_axes(p: Parameters, x: Array) -> Array:
+    """The requantised mean over `axes`."""
+    return reduced(p, x, mean)
+
+
+@kernel(qnn.SumOp)
+def sum_over_axes(p: Parameters, x: Array) -> Array:
+    """The requantised sum over `axes`."""
+    return reduced(p, x, sum)
+
+
+def reduced(p: Parameters, x: Array, function: Callable[..., Array]) -> Array:
+    """A reduction that keeps its axes, without them where they go."""
+    kept = function(x, p.axes, p.multiplier, p.shift, p.input_zero, p.result_zero)
+    return kept if p.keepdims else np.squeeze(kept, axis=p.axes)
 
 
 @kernel(qnn.SoftmaxOp)

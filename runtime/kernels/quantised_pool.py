@@ -90,13 +90,17 @@ def mean_finish(
     zero_out: int,
     dtype: DTypeLike,
 ) -> NDArray[np.integer]:
-    """The mean of `count` elements from their sum; multiplier and shift are those of scale_in / scale_out.
+    """The mean of `count` elements from their sum; multiplier and shift are those of scale_in / scale_out."""
+    return sum_finish(total, count, *mean_factor(count, multiplier, shift), zero_in, zero_out, dtype)
+
+
+def mean_factor(count: int, multiplier: int, shift: int) -> tuple[int, int]:
+    """Multiplier and shift of scale_in / scale_out / count.
 
     TFLite's MEAN divides the multiplier by the count, truncating, and rescales once with double rounding.
     """
     extra_bits = min(int(count).bit_length() - 1, 32, 31 + int(shift))
-    divided = (int(multiplier) << extra_bits) // count
-    return sum_finish(total, count, divided, int(shift) - extra_bits, zero_in, zero_out, dtype)
+    return (int(multiplier) << extra_bits) // count, int(shift) - extra_bits
 
 
 def sum_finish(

@@ -1,15 +1,16 @@
-"""The same model and input give the same bits at qnn, npu, from the binary, in any legal order, fused or not."""
+"""The same model and input give the same bits at qnn, npu, from the binary, in any legal order, fused or
+not.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
+import nacre
 import numpy as np
 import onnx
 import pytest
-
-import nacre
 from nacre.runtime.emulator import legal_order
 from nacre.runtime.interpreter import interpret
 from nacre.runtime.npu_interpreter import interpret_npu
@@ -38,7 +39,9 @@ def branches() -> onnx.ModelProto:
         helper.make_node("Sigmoid", ["c3"], ["s"], "sigmoid"),
         helper.make_node("Conv", ["r2", "w4"], ["c4"], "grouped", group=2),
         helper.make_node("Concat", ["s", "c4"], ["j"], "join", axis=1),
-        helper.make_node("MaxPool", ["j"], ["p"], "pool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
+        helper.make_node(
+            "MaxPool", ["j"], ["p"], "pool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]
+        ),
         helper.make_node("GlobalAveragePool", ["p"], ["g"], "mean"),
         helper.make_node("Flatten", ["g"], ["f"], "flatten"),
         helper.make_node("Gemm", ["f", "w5", "b5"], ["d"], "dense"),
@@ -52,8 +55,8 @@ def branches() -> onnx.ModelProto:
             helper.make_tensor_value_info("p", TensorProto.FLOAT, None),
         ],
         [
-            weight("w1", 16, 3, 3, 3), weight("b1", 16), weight("w2", 16, 16, 3, 3), weight("w3", 16, 1, 3, 3),
-            weight("w4", 8, 8, 1, 1), weight("w5", 24, 10), weight("b5", 10),
+            weight("w1", 16, 3, 3, 3), weight("b1", 16), weight("w2", 16, 16, 3, 3),
+            weight("w3", 16, 1, 3, 3), weight("w4", 8, 8, 1, 1), weight("w5", 24, 10), weight("b5", 10),
         ],
     )  # fmt: skip
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
@@ -65,7 +68,9 @@ def samples(count: int, seed: int = 0) -> list[dict[str, np.ndarray]]:
     return [{"x": rng.standard_normal((1, 3, 34, 30)).astype(np.float32)} for _ in range(count)]
 
 
-def check_levels(program: nacre.Program, feeds: Mapping[str, np.ndarray], orders: int = 2) -> list[np.ndarray]:
+def check_levels(
+    program: nacre.Program, feeds: Mapping[str, np.ndarray], orders: int = 2
+) -> list[np.ndarray]:
     """Assert bit equality of all levels below graph, sanitizers on; gives the outputs."""
     qnn = program.levels.get("qnn")
     want = interpret_npu(program.levels["npu"], feeds)
@@ -89,7 +94,9 @@ def check_levels(program: nacre.Program, feeds: Mapping[str, np.ndarray], orders
 def test_levels_agree_fused_and_not(target: str, dtype: str) -> None:
     (feeds,) = samples(1, seed=9)
     results = [
-        check_levels(nacre.compile(branches(), target=target, dtype=dtype, calibration=samples(4), fuse=f), feeds)
+        check_levels(
+            nacre.compile(branches(), target=target, dtype=dtype, calibration=samples(4), fuse=f), feeds
+        )
         for f in (True, False)
     ]
     for fused, unfused in zip(*results):

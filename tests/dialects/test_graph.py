@@ -55,7 +55,7 @@ EXAMPLES = {
 def example(cls) -> tuple[list, dict, tuple[int, ...]]:
     """Operand types, parameters and the first result's shape of an example of an op class."""
     if cls in EXAMPLES:
-        return EXAMPLES[cls]
+        return EXAMPLES[cls]  # type: ignore[return-value]
     if issubclass(cls, graph.BinaryOp):
         return [F, ((5, 1), f32)], {}, F[0]
     if issubclass(cls, graph.ReduceOp):

@@ -311,14 +311,14 @@ def test_layouts_are_those_of_numpy_views(syntax, data):
                 boxes = [
                     data.draw(
                         st.integers(0, d - 1).flatmap(
-                            lambda o, d=d: st.tuples(st.just(o), st.integers(1, d - o), st.integers(1, 3))
+                            lambda o, d=d: st.tuples(st.just(o), st.integers(1, d - o), st.integers(1, 3))  # type: ignore[misc]
                         )
                     )
                     for d in array.shape
                 ]
                 array = array[tuple(slice(o, o + n, s) for o, n, s in boxes)]
                 offsets, _, steps = zip(*boxes)
-                op = npu.ViewOp.of(value, offsets, array.shape, steps)
+                op = npu.ViewOp.of(value, offsets, array.shape, steps)  # type: ignore[assignment]
             yield op
             value = op.result
         layout = npu.layout_of(value)

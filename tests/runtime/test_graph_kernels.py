@@ -83,7 +83,7 @@ def onnxruntime(op_type: str, *arrays, **kwargs) -> np.ndarray:
     options.intra_op_num_threads = 1
     made = model(op_type, *arrays, **kwargs).SerializeToString()
     results = ort.InferenceSession(made, options, ["CPUExecutionProvider"]).run(None, feeds(arrays))
-    return results[0] if len(results) == 1 else tuple(results)
+    return results[0] if len(results) == 1 else tuple(results)  # type: ignore[return-value]
 
 
 def reference(op_type: str, *arrays, **kwargs) -> np.ndarray:
@@ -577,7 +577,7 @@ def loop_sum(values: np.ndarray) -> np.ndarray:
     total = F32(0)
     for value in values:
         total = total + value
-    return total
+    return total  # type: ignore[return-value]
 
 
 @settings(some, max_examples=40)
@@ -628,7 +628,7 @@ def test_reduce_sum_goes_through_its_axes_in_row_major_order():
     x = floats(np.random.default_rng(2), 3, 5, 4, 6) * 1e4
     ours = run(graph.ReduceSumOp, x, axes=(1, 3), keepdims=False)
     for i, j in np.ndindex(3, 4):
-        assert ours[i, j] == loop_sum(x[i, :, j].ravel())
+        assert ours[i, j] == loop_sum(x[i, :, j].ravel())  # type: ignore[call-overload]
 
 
 def test_reduce_over_no_axes_is_the_input():
@@ -775,12 +775,12 @@ def test_scalars_stay_arrays():
     x = np.array(2, F32)
     for op in (*UNARY, graph.RsqrtOp, graph.ClampOp):
         run(op, x)  # run checks that the result is an array of the right type
-    for op in (*BINARY, graph.PreluOp):
+    for op in (*BINARY, graph.PreluOp):  # type: ignore[assignment]
         run(op, x, x)
         run(op, np.array(2), np.array(3))
     run(graph.CompareOp, x, x, predicate="lt")
     run(graph.SelectOp, np.array(True), x, x)
     run(graph.CastOp, x, to=i64)
-    for op in REDUCTIONS:
+    for op in REDUCTIONS:  # type: ignore[assignment]
         run(op, x.reshape(1), axes=(0,), keepdims=False)
     run(graph.ArgmaxOp, x.reshape(1), axis=0, keepdims=False)

@@ -371,7 +371,7 @@ def test_binary(dtype, kind):
         b = reference.values(*([1, 8, 8, a.shape[3]], [1, 1, 1, a.shape[3]], [8, 1])[case % 3])
         low = zeros[2] if case % 5 == 0 else None  # a fused RELU clamps at real zero
         flat = (value for pair in zip(scales, zeros, strict=True) for value in pair)
-        result = function(a, b, parameters(*flat, dtype, low=low))
+        result = function(a, b, parameters(*flat, dtype, low=low))  # type: ignore[call-arg, misc]
         fields = {"FusedActivationFunction": RELU if low is not None else 0}
         if kind != "MUL":
             fields["PotScaleInt16"] = False
@@ -591,8 +591,8 @@ def test_sum_of_signed_types_is_the_scaled_mean(dtype):
     """The sum of n elements at scale s is their mean at scale s · n, up to the last rounding."""
     reference = Reference(dtype, 84)
     x, zero, out_zero = reference.values(5, 16, 40), reference.zero(), reference.zero()
-    total = quantised.sum(x, (1,), *(int(part) for part in quantise_multiplier(1 / 16)), zero, out_zero)
-    average = quantised.mean(x, (1,), *(int(part) for part in quantise_multiplier(1.0)), zero, out_zero)
+    total = quantised.sum(x, (1,), *(int(part) for part in quantise_multiplier(1 / 16)), zero, out_zero)  # type: ignore[call-arg]
+    average = quantised.mean(x, (1,), *(int(part) for part in quantise_multiplier(1.0)), zero, out_zero)  # type: ignore[call-arg]
     np.testing.assert_allclose(total.astype(np.int32), average.astype(np.int32), atol=1)
 
 
@@ -660,7 +660,7 @@ def test_softmax_of_int16_in_pieces_is_the_softmax():
     x = Reference(np.int16, 94).values(5, 900)
     parameters = quantised.softmax16_parameters(0.0003)
     row_max, halves = quantised.softmax_row_max(x), (x[:, :333], x[:, 333:])
-    exp_sum = sum(quantised.softmax16_exp_sum(half, row_max, parameters) for half in halves)
+    exp_sum = sum(quantised.softmax16_exp_sum(half, row_max, parameters) for half in halves)  # type: ignore[misc]
     outputs = [quantised.softmax16_output(half, row_max, exp_sum, parameters) for half in halves]
     np.testing.assert_array_equal(np.concatenate(outputs, axis=-1), quantised.softmax16(x, parameters))
 

@@ -78,7 +78,7 @@ def difference(case, found, outputs) -> str:
             return f"{have.dtype}{have.shape} instead of {want.dtype}{want.shape}"
         rtol = 4e-3 if want.dtype == np.float16 else case.rtol
         wide = [a.astype(np.float64) for a in (have, want)]
-        same = np.isclose(*wide, rtol, case.atol, equal_nan=True)
+        same = np.isclose(*wide, rtol, case.atol, equal_nan=True)  # type: ignore[call-overload]
         if not same.all():
             return f"{(~same).sum()} of {same.size} elements differ, first {have[~same][0]}"
     return ""

@@ -14,7 +14,7 @@ DIGITS = Path(sqnr.__file__).parents[1] / "examples" / "digits" / "digits.onnx"
 
 @pytest.fixture(scope="module")
 def feeds() -> list[dict]:
-    return sqnr.inputs_of(DIGITS, 24, None)
+    return sqnr.inputs_of(DIGITS, 24, None)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])

@@ -75,7 +75,7 @@ def test_percentile_drops_outliers(ir) -> None:
     argument = main_function(module).args[0]
     everything = np.concatenate([s["arg0"] for s in samples])
     width = 2 * 512 / Histogram.BINS
-    low, high = range_of(argument)
+    low, high = range_of(argument)  # type: ignore[misc]
     assert low == pytest.approx(np.percentile(everything, 0.1), abs=width)
     assert high == pytest.approx(np.percentile(everything, 99.9), abs=width)
 
@@ -111,7 +111,7 @@ def test_ranges_come_and_go(ir) -> None:
     values = [function.args[0], *(r for op in function.body.block.ops for r in op.results)]
     for value in values:
         set_range(value, -0.1, 1 / 3)
-        low, high = range_of(value)
+        low, high = range_of(value)  # type: ignore[misc]
         assert isinstance(range_of(value), Range) and -0.1 - 2e-6 < low < -0.1 < 1 / 3 < high < 1 / 3 + 6e-6
     for value in values:
         clear_range(value)

@@ -1,0 +1,89 @@
+"""Importers of changes of type: quantise, dequantise, requantise, cast."""
+
+from __future__ import annotations
+
+import numpy as np
+from xdsl.ir import SSAValue
+
+from ...dialects import graph, qnn
+from ...dialects.quant import DCastOp, QCastOp, QuantType, SCastOp
+from ...dialects.types import dtype_of, element_type, f16, f32, shape_of, storage_of, tensor
+from ...runtime.fixed_point import quantise_multiplier
+from ...runtime.kernels.quantised_elementwise import requantise_tensor
+from .node import Node, one_scale, text_of
+from .registry import Unsupported, tflite_importer
+
+EIGHT_BITS = np.arange(256, dtype=np.uint8)
+"""All patterns of an 8-bit value, in the order of a table's entries."""
+
+
+@tflite_importer("QUANTIZE")
+def quantise(node: Node) -> SSAValue:
+    """Floats to integers, or integers to integers of another quantisation."""
+    x, result = node.operand(0), node.result_quant()
+    if isinstance(element_type(x), QuantType):
+        return requantised(node, x, result)
+    if element_type(x) != f32:
+        raise Unsupported(f"it quantises float32 and quantised tensors, not {element_type(x)}")
+    return node.append(QCastOp.create(operands=[x], result_types=[tensor(shape_of(x), result)]))
+
+
+def requantised(node: Node, x: SSAValue, result: QuantType) -> SSAValue:
+    """A quantised value in another quantised type; from eight bits to another storage by a table."""
+    source = one_scale(element_type(x), node.name)
+    multiplier, shift = (
+        int(v) for v in quantise_multiplier(np.float64(source.scale) / np.float64(result.scale))
+    )
+    if source.storage == result.storage:
+        zeros = {"input_zero": source.zero, "result_zero": result.zero}
+        return node.emit(qnn.RequantiseOp, x, element=result, multiplier=multiplier, shift=shift, **zeros)
+    if dtype_of(source).itemsize != 1:
+        raise Unsupported(f"it goes from {text_of(source)} to {text_of(result)}, which cannot be imported")
+    patterns = EIGHT_BITS.view(dtype_of(source))
+    entries = requantise_tensor(patterns, multiplier, shift, source.zero, result.zero, dtype_of(result))
+    return node.table(x, entries, result)
+
+
+@tflite_importer("DEQUANTIZE")
+def dequantise(node: Node) -> SSAValue:
+    """Integers to floats; half-precision constants become float32; constants with a scale a channel as
+    well.
+    """
+    element = node.element(0)
+    if element in (f16, f32):
+        return node.emit(graph.CastOp, node.operand(0), to=f32)
+    if not isinstance(element, QuantType):
+        raise Unsupported(f"the tensor '{node.input_name(0)}' is {element} without scale and zero point")
+    array = node.array(0)
+    if array is not None:
+        return node.literal(real_of(array, element), node.input_name(0))
+    one_scale(element, node.input_name(0))
+    x = node.operand(0)
+    return node.append(DCastOp.create(operands=[x], result_types=[tensor(shape_of(x), f32)]))
+
+
+def real_of(array: np.ndarray, element: QuantType) -> np.ndarray:
+    """scale · (q − zero) in float32, per tensor or along the type's axis."""
+    shape = [1] * array.ndim
+    if element.data.axis is not None:
+        shape[element.data.axis] = -1
+    scales = np.array(element.data.scales, np.float32)
+    zeros = np.array(element.data.zeros, np.int32)
+    if element.data.axis is None:
+        return (array.astype(np.int32) - zeros[0]).astype(np.float32) * scales[0]
+    return (array.astype(np.int32) - zeros.reshape(shape)).astype(np.float32) * scales.reshape(shape)
+
+
+@tflite_importer("CAST")
+def cast(node: Node) -> SSAValue:
+    """Another element type; of a quantised tensor, TFLite takes the stored integers as they are."""
+    x = bits_of(node, node.operand(0))
+    return node.emit(graph.CastOp, x, to=storage_of(node.result()))
+
+
+def bits_of(node: Node, value: SSAValue) -> SSAValue:
+    """A quantised value's stored integers."""
+    storage = storage_of(element_type(value))
+    if storage == element_type(value):
+        return value
+    return node.append(SCastOp.create(operands=[value], result_types=[tensor(shape_of(value), storage)]))
