@@ -15,7 +15,7 @@ from xdsl.passes import ModulePass
 
 from ..dialects.graph import ConstantOp
 from ..dialects.npu import BufferType
-from ..dialects.quant import QuantType
+from ..dialects.quant import QDQ, QuantType
 from ..dialects.text import load_module
 from ..dialects.types import dtype_of, element_type, shape_of
 from ..errors import CompileError, ImportFailed
@@ -23,13 +23,14 @@ from ..passes.graph.simplify import SimplifyPass
 from ..passes.manager import Canonicalize, Cse, PassManager
 from ..passes.npu.target import set_target
 from ..passes.quantise.calibrate import calibrate
-from ..passes.quantise.quantise import STORAGE, QuantiseToQnnPass
+from ..passes.quantise.fold_qdq import FoldQdqPass
+from ..passes.quantise.parameters import SCHEMES
+from ..passes.quantise.quantise import QuantiseToQnnPass
 from ..runtime.interpreter import argument_names, expected_inputs, main_function, result_names
 from .calibration import calibration_batches
 from .program import Program, node_arg, signature_section
 from .target import CompileOptions, resolve_target
 
-DTYPES = ("int8", "uint8", "int16")
 LEVELS = ("graph", "qnn", "npu", "schedule")
 Progress = Callable[[str, int, int | None], None]
 """Called with (what is done, how much so far, of how much or None): with a pass, its number and the number of
@@ -76,8 +77,8 @@ def compile(
 ) -> Program:
     """Compile a model (.onnx file or ModelProto, .tflite file or bytes, .mlir file, graph module) for a target.
 
-    dtype: int8 (the default) or uint8 (calibration data needed), or float32; a model that is quantised already
-    has its own. calibration: a folder, .npz, iterable of {name: array}, or an ONNX Runtime
+    dtype: int8 (the default), uint8, int16 or int16x8 (16-bit activations, 8-bit weights), which need
+    calibration data, or float32; a model that is quantised already has its own. calibration: a folder, .npz, iterable of {name: array}, or an ONNX Runtime
     CalibrationDataReader. shapes: what dynamic inputs are fixed to. fuse: let the NN engine do what follows a
     convolution. stop_after: graph, qnn, npu or schedule.
 
@@ -86,8 +87,8 @@ def compile(
     """
     if stop_after is not None and stop_after not in LEVELS:
         raise CompileError(f"there is no level '{stop_after}'; the levels are {', '.join(LEVELS)}")
-    if dtype not in (None, "float32", *DTYPES):
-        raise CompileError(f"there is no dtype '{dtype}'; there are {', '.join(DTYPES)} and float32")
+    if dtype not in (None, "float32", *SCHEMES):
+        raise CompileError(f"there is no dtype '{dtype}'; there are {', '.join(SCHEMES)} and float32")
     family, machine = resolve_target(target)
     started = time.perf_counter()
     module = load_model(model, shapes)
@@ -95,7 +96,11 @@ def compile(
     options = CompileOptions(dtype, fuse)
     floats = refuse_level(module, dtype, stop_after) == "graph"
     simplification = [SimplifyPass()]
-    quantisation = [QuantiseToQnnPass(dtype), Canonicalize(), Cse()] if floats and dtype != "float32" else []
+    quantisation: list[ModulePass] = []
+    if QDQ in module.attributes:
+        quantisation = [FoldQdqPass(), Canonicalize(), Cse()]
+    elif floats and dtype != "float32":
+        quantisation = [QuantiseToQnnPass(dtype), Canonicalize(), Cse()]
     lowering = {level: list(passes) for level, passes in family.pipeline(machine, options).items()}
     if stop_after not in (None, "graph", "qnn", *lowering):
         raise CompileError(f"the {family.name} family has no {stop_after} level to stop after")
@@ -104,7 +109,7 @@ def compile(
     stages.run(simplification, module, verify_each)
     signature = signature_of(module)
     set_target(module, target)
-    if quantisation:
+    if quantisation and floats and not (stop_after == "graph" and calibration is None):
         _calibrate(module, calibration, calibration_method, dtype, progress, stages)
     stages.levels["graph"] = module.clone()
     if stop_after != "graph":
@@ -133,20 +138,22 @@ def chosen_dtype(module: ModuleOp, dtype: str | None, target: str, types: Sequen
     Raises CompileError where the two contradict each other, or where the target does not compute in it.
     """
     own = quantised_dtypes(module)
-    if own and dtype not in (None, *own):
+    asked = activations_of(dtype) if dtype else None
+    if own and asked not in (None, *own):
         raise CompileError(
             f"dtype {dtype} is asked for, but the model is quantised already, to {' and '.join(own)}: "
             "compile it without a dtype, or start from its float version"
         )
     chosen = own or [dtype or "int8"]
     for name in chosen:
-        if name != "float32" and name not in types:
+        if name != "float32" and activations_of(name) not in types:
             raise CompileError(f"'{target}' does not compute in {name}; it does in {', '.join(types)}")
-    if not own and chosen[0] != "float32" and chosen[0] not in STORAGE:
-        raise CompileError(
-            f"a float model cannot be quantised to {chosen[0]} yet; it can to {', '.join(STORAGE)}, or stay float32"
-        )
     return chosen[0]
+
+
+def activations_of(dtype: str) -> str:
+    """The type of the activations of a dtype, as machines name it."""
+    return dtype_of(SCHEMES[dtype].activations).name if dtype in SCHEMES else dtype
 
 
 def quantised_dtypes(module: ModuleOp) -> list[str]:
@@ -154,7 +161,9 @@ def quantised_dtypes(module: ModuleOp) -> list[str]:
     block = main_function(module).body.block
     computed = [r for op in block.ops if not isinstance(op, ConstantOp) for r in op.results]
     elements = [getattr(v.type, "element_type", None) for v in (*block.args, *computed)]
-    return [n for n, _ in Counter(dtype_of(e).name for e in elements if isinstance(e, QuantType)).most_common()]
+    return [
+        n for n, _ in Counter(dtype_of(e).name for e in elements if isinstance(e, QuantType)).most_common()
+    ]
 
 
 def refuse_level(module: ModuleOp, dtype: str, stop_after: str | None) -> str:

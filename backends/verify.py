@@ -325,9 +325,10 @@ def bits_failure(report: Report, pair: tuple[str, str]) -> Iterator[str]:
             continue
         bits = row.bits[pair]
         layers = "+".join(report.comparison.layers_until(name, same, pair[1]))
+        kind = " (of another type or scale)" if bits.unlike else ""
         yield (
             f"{pair[0]} and {pair[1]} give different bits first in layer '{layers}': {bits.differing} of "
-            f"{bits.elements} elements of '{name}'{' (of another type or scale)' * bits.unlike}; {count(wrong)}"
+            f"{bits.elements} elements of '{name}'{kind}; {count(wrong)}"
         )
 
 

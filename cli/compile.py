@@ -36,7 +36,10 @@ def compile_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target", default="v853", metavar="NAME|FILE", help="a machine's name or .toml file; default v853"
     )
-    parser.add_argument("--dtype", help="int8, uint8 or float32; default int8, or what a quantised model is in")
+    parser.add_argument(
+        "--dtype",
+        help="int8, uint8, int16, int16x8 or float32; default int8, or what a quantised model is in",
+    )
     parser.add_argument(
         "--calibration", metavar="DIR|NPZ", help="a folder of .npy/.npz files, or one such file"
     )
@@ -78,9 +81,9 @@ def run(args: argparse.Namespace) -> None:
     else:
         from ..backends.session import Session
 
+        report["profile"] = Session(program).profile()  # before the file is there: this can still refuse
         program.save(out)
         report["bytes"] = out.stat().st_size
-        report["profile"] = Session(program).profile()
     if args.json:
         screen.show_json(report)
     else:

@@ -19,7 +19,7 @@ QUIET_SECONDS = 2.0
 
 def show_table_on_stdout(table: Table) -> None:
     """Print a table: as wide as the terminal; in a file or pipe as wide as it is, no blanks at the end."""
-    console = Console(width=None if sys.stdout.isatty() else 400, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 10_000, highlight=False)
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():
@@ -36,13 +36,22 @@ def note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], text: int = 1) -> None:
-    """A table whose first `text` columns are words, the others numbers. Words fold on a narrow terminal."""
+def show_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], text: int = 1, fold: bool = True
+) -> None:
+    """A table whose first `text` columns are words, the others numbers.
+
+    On a narrow terminal words go on in the next line, or are cut where they should not `fold`.
+    """
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         words = index < text
         table.add_column(
-            column, justify="left" if words else "right", overflow="fold", no_wrap=not words, min_width=4
+            column,
+            justify="left" if words else "right",
+            overflow="fold" if fold else "ellipsis",
+            no_wrap=not (words and fold),
+            min_width=4,
         )
     for row in rows:
         table.add_row(*(number(cell) for cell in row))
@@ -144,4 +153,4 @@ def show_layers(layers: Mapping[str, Mapping[str, Any]]) -> None:
     columns = ("layer", "engines", "cycles", "MACs", "DRAM read", "written")
     figures = ("cycles", "macs", "dram_bytes_read", "dram_bytes_written")
     rows = [(n or "(none)", " ".join(x["engines"]), *(x[f] for f in figures)) for n, x in layers.items()]
-    show_table("", columns, rows, text=2)
+    show_table("", columns, rows, text=2, fold=False)

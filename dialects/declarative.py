@@ -105,7 +105,10 @@ def attribute_of(value: Any) -> Attribute:
 
 
 def _key(value: Any) -> Any:
-    return tuple(int(v) for v in value) if isinstance(value, (tuple, list)) else value
+    if not isinstance(value, (tuple, list)):
+        return value
+    floats = any(isinstance(v, (float, np.floating)) for v in value)
+    return tuple(float(v) if floats else int(v) for v in value)
 
 
 @functools.lru_cache(maxsize=65536)  # typed by the class beside the value: True == 1 == 1.0
@@ -118,6 +121,8 @@ def _attribute(kind: type, value: Any) -> Attribute:
         return FloatAttr(float(np.float32(value)), f32)
     if issubclass(kind, str):
         return StringAttr(value)
+    if issubclass(kind, (tuple, list)) and any(isinstance(v, float) for v in value):
+        return floats_attribute(value)
     if issubclass(kind, (tuple, list)):
         return DenseArrayBase.from_list(i64, list(value))
     raise TypeError(f"no attribute stands for {value!r}")

@@ -139,9 +139,23 @@ def store_of(op: Operation) -> Store:
 def constant_attribute(array: np.ndarray, store: Store, name: str = "") -> Attribute:
     """An array as a constant's value: inline up to INLINE_LIMIT elements, in the store beyond."""
     array = np.asarray(array)
-    if array.size > INLINE_LIMIT:
+    if array.size > INLINE_LIMIT or not reads_back(array):
         return BlobAttr(Blob(name, store.put(array)))
     return inline_attribute(array)
+
+
+def reads_back(array: np.ndarray) -> bool:
+    """Whether xDSL prints an array so that it reads the same values back.
+
+    Inside `dense<…>` it writes infinities, NaN and floats whose nine digits hold no point in hexadecimal, as
+    MLIR does, but reads hexadecimal as a whole number.
+    """
+    if array.dtype.kind != "f":
+        return True
+    short = np.array([float(f"{v:.5e}") for v in array.flat]).astype(array.dtype).reshape(array.shape)
+    digits = {2: "", 4: ".9g", 8: ".17g"}[array.dtype.itemsize]
+    pointed = np.array(["." in format(float(v), digits) for v in array.flat], bool).reshape(array.shape)
+    return bool(np.all(np.isfinite(array) & ((short == array) | pointed)))
 
 
 def inline_attribute(array: np.ndarray) -> DenseIntOrFPElementsAttr:

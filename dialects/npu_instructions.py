@@ -96,10 +96,12 @@ class _Window:
 
 
 class _Requantise:
-    bias = reads("i32 [M], in units of ifm scale · weight scale", OPTIONAL)
-    multiplier = reads("i32 Q31 multipliers, [M] or [1]; absent: the ofm is the i32 accumulator", OPTIONAL)
+    bias = reads("i32 [M] (i64 for a 16-bit ifm), in units of ifm scale · weight scale", OPTIONAL)
+    multiplier = reads(
+        "i32 Q31 multipliers, [M] or [1]; absent: the ofm is the i32 (i64) accumulator", OPTIONAL
+    )
     shift = reads("i32 exponents of the multipliers, positive to the left", OPTIONAL)
-    acc = reads("i32 partial sums that the products are added to", OPTIONAL)
+    acc = reads("i32 (i64) partial sums that the products are added to", OPTIONAL)
     table = reads("256 entries that map the requantised value, indexed by its bits", OPTIONAL)
     ofm_zero = field("i", 0)
     low = field("i", -128, "lower clamp, after the zero point")
@@ -325,11 +327,11 @@ class RequantiseOp(Instruction):
 
 @instruction(0x2A, Queue.FABRIC)
 class TableOp(Instruction):
-    """dst = table[bits of src]."""
+    """dst = table[bits of src]; 16-bit values lie between two of 513 samples, and are interpolated."""
 
     name = "npu.table"
     src = reads()
-    table = reads("256 entries")
+    table = reads("256 entries; 513 for 16 bits")
     dst = writes()
 
 

@@ -20,7 +20,7 @@ from .declarative import Canonicalizes, DeclarativeOp, flag, integer, ints, stri
 from .graph import axis_of, broadcast_shape, check_bias, fail, per_axis, rank4, reduced_shape, window_sizes
 from .quant import QuantType
 from .rounding import Rounding
-from .types import element_type, i32, i64, shape_of, storage_of, tensor
+from .types import dtype_of, element_type, i32, i64, shape_of, storage_of, tensor
 
 
 class QnnOp(DeclarativeOp):
@@ -58,7 +58,7 @@ class QnnOp(DeclarativeOp):
 
 
 class RequantisingOp(QnnOp):
-    """Sums of products in i32, requantised per output channel and clamped."""
+    """Sums of products in i32 (i64 of 16-bit activations), requantised per output channel and clamped."""
 
     ofm_zero = integer(0)
     low = integer(-128)
@@ -75,7 +75,7 @@ def check_channels(op: Operation, channels: int, *vectors: SSAValue | None) -> N
 
 @irdl_op_definition
 class ConvOp(RequantisingOp):
-    """Convolution. ifm [N, H, W, C], weight [KH, KW, C / groups, M], bias i32 [M] -> ofm [N, H', W', M]."""
+    """Convolution. ifm [N, H, W, C], weight [KH, KW, C / groups, M], bias [M] -> ofm [N, H', W', M]."""
 
     name = "qnn.conv"
     ifm = operand_def(TensorType)
@@ -104,7 +104,7 @@ class ConvOp(RequantisingOp):
 
 @irdl_op_definition
 class MatmulOp(RequantisingOp):
-    """Matrix product. a […, M, K], b […, K, N], bias i32 [N] -> […, M, N]."""
+    """Matrix product. a […, M, K], b […, K, N], bias [N] -> […, M, N]."""
 
     name = "qnn.matmul"
     a = operand_def(TensorType)
@@ -215,7 +215,10 @@ class ClampOp(SameShapeOp):
 
 @irdl_op_definition
 class TableOp(QnnOp):
-    """result = table[bits of q]; the table has 256 entries of the result's type."""
+    """result = table[bits of q]; the table has 256 entries of the result's type.
+
+    For 16 bits it has 513 samples, between which is interpolated: every 128th value, and one behind the last.
+    """
 
     name = "qnn.table"
     input = operand_def(TensorType)
@@ -223,8 +226,9 @@ class TableOp(QnnOp):
     result = result_def(TensorType)
 
     def shape(self) -> tuple[int, ...]:
-        if shape_of(self.table) != (256,):
-            raise fail(self, f"the table has 256 entries, not {list(shape_of(self.table))}")
+        entries = 256 if dtype_of(element_type(self.input)).itemsize == 1 else 513
+        if shape_of(self.table) != (entries,):
+            raise fail(self, f"the table has {entries} entries, not {list(shape_of(self.table))}")
         return shape_of(self.input)
 
 
@@ -310,6 +314,51 @@ class ResizeOp(QnnOp):
             if len(shape_of(table)) != 2 or shape_of(table)[1] != 3:
                 raise VerifyException(f"{self.name}: a table is [n, 3], not {list(shape_of(table))}")
         return (n, shape_of(self.rows)[0], shape_of(self.cols)[0], c)
+
+
+@irdl_op_definition
+class ResizeFloatOp(QnnOp):
+    """TFLite's RESIZE_BILINEAR of uint8, which interpolates the stored integers in float32."""
+
+    name = "qnn.resize_float"
+    ifm = operand_def(TensorType)
+    ofm = result_def(TensorType)
+    sizes = ints()
+    align_corners = flag(False)
+    half_pixel = flag(False)
+
+    def shape(self) -> tuple[int, ...]:
+        n, h, w, c = rank4(self, self.ifm)
+        sizes = self.parameters().sizes
+        if len(sizes) != 2 or min(*sizes, h, w) < 1:
+            raise fail(self, f"{h}x{w} pixels cannot be resized to {list(sizes)}")
+        return (n, *sizes, c)
+
+
+@irdl_op_definition
+class Softmax16Op(SameShapeOp):
+    """TFLite's softmax of int16 over the last axis, from interpolated tables; the result's scale is
+    1/32768.
+    """
+
+    name = "qnn.softmax16"
+    multiplier = integer()
+    shift = integer()
+
+
+@irdl_op_definition
+class LeakyReluOp(SameShapeOp):
+    """x where it is not negative, alpha · x elsewhere; `rescale` holds the seven integers of TFLite's
+    LEAKY_RELU.
+    """
+
+    name = "qnn.leaky_relu"
+    rescale = ints()
+
+    def shape(self) -> tuple[int, ...]:
+        if len(self.parameters().rescale) != 7:
+            raise fail(self, "'rescale' has seven entries")
+        return super().shape()
 
 
 OPS: tuple[type[Operation], ...] = tuple(

@@ -30,6 +30,8 @@ from .declarative import float_text
 from .types import element_type, i8, i16, i32, shape_of, storage_of, u8
 
 STORAGE_NAMES: dict[str, IntegerType] = {"i8": i8, "u8": u8, "i16": i16, "i32": i32}
+QDQ = "nacre.qdq"
+"""Marks a module whose casts say how float ops are to be quantised (ONNX QDQ), until a pass has done so."""
 _NAME_OF = {type_: name for name, type_ in STORAGE_NAMES.items()}
 
 

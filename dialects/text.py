@@ -144,6 +144,11 @@ class AliasPrinter(Printer):
                     self.print_string("\n")
                     self._names[element] = name
 
+    def print_string_literal(self, string: str) -> None:
+        """A literal whose letters beyond ASCII stay as they are: xDSL reads its own escapes of them as bytes."""
+        escaped = string.replace("\\", "\\\\").replace('"', '\\"')
+        self.print_string('"' + "".join(c if c >= " " else f"\\{ord(c):02X}" for c in escaped) + '"')
+
     def print_attribute(self, attribute: Attribute) -> None:
         name = self._names.get(attribute) if isinstance(attribute, QuantType) else None
         if name is None:

@@ -20,6 +20,7 @@ from xdsl.transforms.dead_code_elimination import is_trivially_dead
 from ..dialects import graph
 from ..dialects.declarative import PATTERNS
 from ..dialects.nacre import BlobAttr
+from ..dialects.quant import DCastOp
 from ..dialects.types import shape_of
 
 Rule = Callable[[Any, PatternRewriter], None]
@@ -85,8 +86,9 @@ def along(vector: np.ndarray, axis: int, rank: int) -> np.ndarray:
 
 
 def name_of(value: SSAValue) -> str:
-    """The name a constant has in the store, empty when it has none."""
-    attribute = value.owner.value if isinstance(value.owner, graph.ConstantOp) else None
+    """The name a constant has in the store, or one dequantised, empty when it has none."""
+    owner = value.owner.input.owner if isinstance(value.owner, DCastOp) else value.owner
+    attribute = owner.value if isinstance(owner, graph.ConstantOp) else None
     return attribute.data.name if isinstance(attribute, BlobAttr) else ""
 
 

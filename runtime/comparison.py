@@ -277,13 +277,6 @@ class Bits:
     unlike: bool = False
     """Whether the levels hold it in different types or scales."""
 
-    def add(self, one: np.ndarray, other: np.ndarray) -> None:
-        """Take in a sample. Bits are compared: NaN equals the same NaN, 0.0 and −0.0 differ."""
-        raw = np.dtype(f"V{one.dtype.itemsize}")
-        a, b = (np.ascontiguousarray(x).reshape(-1).view(raw) for x in (one, other))
-        self.elements += a.size
-        self.differing += int((a != b).sum())
-
 
 # --- the comparison --------------------------------------------------------------------------------------
 @dataclass
@@ -403,11 +396,15 @@ def compare_bits(row: Row, pair: tuple[str, str], one: Sequence[Held], other: Se
     """Compare all forms that two levels hold of a tensor alike; without any, nothing is equal."""
     if not one or not other:
         return
+    counts = [differing_elements(a.stored, b.stored) for a in one for b in other if a.form == b.form]
     bits = row.bits.setdefault(pair, Bits())
-    alike = [(a.stored, b.stored) for a in one for b in other if a.form == b.form]
-    for a, b in alike:
-        bits.add(a, b)
-    if not alike:
-        bits.elements += one[0].stored.size
-        bits.differing += one[0].stored.size
-        bits.unlike = True
+    bits.elements += one[0].stored.size
+    bits.differing += max(counts, default=one[0].stored.size)
+    bits.unlike |= not counts
+
+
+def differing_elements(one: np.ndarray, other: np.ndarray) -> int:
+    """How many elements differ in their bits: NaN equals the same NaN, 0.0 and −0.0 differ."""
+    raw = np.dtype(f"V{one.dtype.itemsize}")
+    a, b = (np.ascontiguousarray(x).reshape(-1).view(raw) for x in (one, other))
+    return int((a != b).sum())

@@ -313,19 +313,19 @@ def function_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
     return elements(outputs) * FUNCTION_STEPS
 
 
-@launch_cost(graph.SoftmaxOp, qnn.SoftmaxOp)
+@launch_cost(graph.SoftmaxOp, qnn.SoftmaxOp, qnn.Softmax16Op)
 def softmax_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
     """Maximum, exponential, sum and product an element."""
     return elements(outputs) * (FUNCTION_STEPS + 3)
 
 
-@launch_cost("ppu.softmax_sum", "ppu.quantised_softmax_sum")
+@launch_cost("ppu.softmax_sum", "ppu.quantised_softmax_sum", "ppu.softmax16_sum")
 def softmax_sum_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
     """Difference, exponential and sum an element."""
     return elements(inputs[:1]) * (FUNCTION_STEPS + 2)
 
 
-@launch_cost("ppu.softmax_output", "ppu.quantised_softmax_output")
+@launch_cost("ppu.softmax_output", "ppu.quantised_softmax_output", "ppu.softmax16_output")
 def softmax_output_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
     """Difference, exponential and product an element."""
     return elements(outputs) * (FUNCTION_STEPS + 2)

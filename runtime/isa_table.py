@@ -46,7 +46,7 @@ def overview(classes: Sequence[type[Instruction]]) -> Iterator[str]:
     for cls in classes:
         name = f"[`{cls.name}`](#{anchor(cls)})"
         engine = ENGINE_OF[cls.QUEUE]
-        yield f"| `{cls.OPCODE:#04x}` | {name} | {cls.QUEUE.name.lower()} | {engine} | {first_line(cls)} |"
+        yield f"| `{cls.OPCODE:#04x}` | {name} | {cls.QUEUE.name.lower()} | {engine} | {summary(cls)} |"
 
 
 def encoding() -> Iterator[str]:
@@ -131,9 +131,9 @@ def meaning(field: Field) -> str:
     return "; ".join(text for text in (cell(field.doc), values) if text)
 
 
-def first_line(cls: type[Instruction]) -> str:
-    """The first line of a class's docstring."""
-    return cell((inspect.getdoc(cls) or "").partition("\n")[0])
+def summary(cls: type[Instruction]) -> str:
+    """What a class's docstring says before its first blank line, as one line."""
+    return cell(" ".join((inspect.getdoc(cls) or "").partition("\n\n")[0].split()))
 
 
 def anchor(cls: type[Instruction]) -> str:

@@ -20,8 +20,10 @@ from .kernels.graph_linear import padded
 from .kernels.graph_pool import counted, largest_tap, lowest, tap
 from .kernels.graph_reduce import WIDE, folded, sequential_sum, softmax_output
 from .kernels.graph_resize import NEAREST, cubic_weights, linear_weights, source_coordinates
+from .kernels.quantised_pool import FloatPlaces, bilinear_float_at, float_places
 from .kernels.quantised_softmax import SoftmaxParameters, softmax_exp_sum
 from .kernels.quantised_softmax import softmax_output as quantised_softmax_output
+from .kernels.quantised_softmax16 import Softmax16Parameters, softmax16_exp_sum, softmax16_output
 
 Array = np.ndarray
 PARTIAL: dict[str, Callable[..., Any]] = {}
@@ -273,6 +275,21 @@ def _softmax_parameters(p: Parameters) -> SoftmaxParameters:
     return SoftmaxParameters(p.multiplier, p.left_shift, p.smallest_difference)
 
 
+@partial("ppu.softmax16_sum")
+def softmax16_sum(p: Parameters, x: Array, maximum: Array, acc: Array | None = None) -> Array:
+    """acc + Σ exp(x − maximum) of int16 in fixed point."""
+    total = softmax16_exp_sum(x, maximum, Softmax16Parameters(p.multiplier, p.shift))
+    return total if acc is None else total + acc
+
+
+@partial("ppu.softmax16_output")
+def softmax16_quotient(
+    p: Parameters, x: Array, maximum: Array, total: Array, acc: Array | None = None
+) -> Array:
+    """exp(x − maximum) / total of int16 in fixed point."""
+    return softmax16_output(x, maximum, total, Softmax16Parameters(p.multiplier, p.shift))
+
+
 @partial("ppu.normalise")
 def normalise(
     p: Parameters, x: Array, mean: Array, variance: Array, scale: Array, bias: Array | None = None,
@@ -383,6 +400,22 @@ def resize(p: Parameters, ifm: Array, acc: Array | None = None) -> Array:
             total += np.take(ifm, i, axis=axis + 1) * weight.astype(ifm.dtype).reshape(along)
         ifm = total
     return ifm
+
+
+def float_places_of(p: Parameters, axis: int) -> FloatPlaces:
+    """The neighbours and distances of one spatial axis of an 8-bit resize in floats."""
+    return float_places(p.inputs[axis], p.sizes[axis], p.align_corners, p.half_pixel)
+
+
+@partial("ppu.resize_float")
+def resize_float(p: Parameters, ifm: Array, acc: Array | None = None) -> Array:
+    """A box of the resampled image, by places like ppu.resize."""
+    parts = []
+    for axis in range(2):
+        first, count, origin = p.place[3 * axis : 3 * axis + 3]
+        low, high, distance = (v[first : first + count] for v in float_places_of(p, axis))
+        parts.append((low - origin, high - origin, distance))
+    return bilinear_float_at(ifm, *parts)  # type: ignore[arg-type]
 
 
 # --- moves -----------------------------------------------------------------------------------------------

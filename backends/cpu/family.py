@@ -31,7 +31,7 @@ class Host(NamedTuple):
     """The machine of this family: wherever Nacre runs."""
 
     name: str = "cpu"
-    types: Sequence[str] = ("int8", "uint8", "float32")
+    types: Sequence[str] = ("int8", "uint8", "int16", "float32")
 
 
 def load(name: str) -> Host:

@@ -191,6 +191,14 @@ def resize(op: graph.ResizeOp, s: Selector) -> None:
     launch(s, "ppu.resize", [s.buffer(op.ifm)], s.result(op.ofm), settled, {"place": place})
 
 
+@selects(qnn.ResizeFloatOp)
+def resize_float(op: qnn.ResizeFloatOp, s: Selector) -> None:
+    """Of uint8 in floats, like `resize`."""
+    place = tuple(v for n in op.parameters().sizes for v in (0, n, 0))
+    settled = {**op.parameters(), "inputs": shape_of(op.ifm)[1:3]}
+    launch(s, "ppu.resize_float", [s.buffer(op.ifm)], s.result(op.ofm), settled, {"place": place})
+
+
 # --- reductions ------------------------------------------------------------------------------------------
 @selects(graph.ReduceSumOp, graph.ReduceMeanOp, graph.ReduceMaxOp, graph.ReduceMinOp)
 def reduce(op: graph.ReduceOp, s: Selector) -> None:
@@ -236,8 +244,8 @@ def softmax(op: graph.SoftmaxOp, s: Selector) -> None:
     launch(s, "ppu.softmax_output", [x, maximum, total], s.result(op.result), {})
 
 
-@selects(qnn.SoftmaxOp)
-def quantised_softmax(op: qnn.SoftmaxOp, s: Selector) -> None:
+@selects(qnn.SoftmaxOp, qnn.Softmax16Op)
+def quantised_softmax(op: qnn.SoftmaxOp | qnn.Softmax16Op, s: Selector) -> None:
     """One kernel, or the maximum, the sum, and the quotient."""
     shape = shape_of(op.input)
     axis = len(shape) - 1
@@ -247,8 +255,9 @@ def quantised_softmax(op: qnn.SoftmaxOp, s: Selector) -> None:
     x, p = s.buffer(op.input), op.parameters()
     maximum = _largest(s, x, shape, buffer_type(x).element, axis)
     total = s.alloc(reduced(shape, (axis,)), i32)
-    launch(s, "ppu.quantised_softmax_sum", [x, maximum], total, {**p, "axis": axis})
-    launch(s, "ppu.quantised_softmax_output", [x, maximum, total], s.result(op.result), p)
+    kernel = "ppu.softmax16" if isinstance(op, qnn.Softmax16Op) else "ppu.quantised_softmax"
+    launch(s, f"{kernel}_sum", [x, maximum], total, {**p, "axis": axis})
+    launch(s, f"{kernel}_output", [x, maximum, total], s.result(op.result), p)
 
 
 @selects(graph.LayerNormOp)

@@ -100,7 +100,10 @@ def decode(file: FlatFile) -> Executable:
             dram_bytes=plan["dram_bytes"],
             inputs=[Binding(b["name"], _region(b["region"])) for b in plan["inputs"]],
             outputs=[Binding(b["name"], _region(b["region"])) for b in plan["outputs"]],
-            tensors=[Tensor(n, layer, _region(r), i, tuple(a), s, z) for n, layer, r, i, a, s, z in debug["tensors"]],
+            tensors=[
+                Tensor(n, layer, _region(r), i, tuple(a), s, z)
+                for n, layer, r, i, a, s, z in debug["tensors"]
+            ],
             layers=[debug["layers"][i] for i in debug["commands"]],
         )
     except (ValueError, KeyError, TypeError, IndexError) as error:

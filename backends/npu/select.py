@@ -49,8 +49,6 @@ def selects(*ops: type[Operation]) -> Callable[[Selection], Selection]:
 
 def legal(op: Operation) -> str | None:
     """None if the npu family can run an operation, else the reason why not."""
-    from . import selections  # noqa: F401  registers them
-
     if type(op) in SELECTIONS or op.name in LAUNCH_RULES or isinstance(op, (graph.ConstantOp, ReturnOp)):
         return None
     return f"no engine and no kernel of the npu family runs {op.name}"

@@ -27,7 +27,9 @@ def mean_or_sum(op: qnn.MeanOp | qnn.SumOp, s: Selector) -> None:
     p, shape = op.parameters(), shape_of(op.input)
     axes = sorted(p.axes)
     count = math.prod(shape[a] for a in axes)
-    factor = mean_factor(count, p.multiplier, p.shift) if isinstance(op, qnn.MeanOp) else (p.multiplier, p.shift)
+    factor = (
+        mean_factor(count, p.multiplier, p.shift) if isinstance(op, qnn.MeanOp) else (p.multiplier, p.shift)
+    )
     low, high = storage_range(storage_of(element_type(op.result)))
     ports: dict[str, Any] = {
         name: s.constant(np.array([v], np.int32), name) for name, v in zip(("multiplier", "shift"), factor)

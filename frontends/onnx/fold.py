@@ -9,7 +9,7 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 
 from .node import schema_of
-from .registry import RANDOM, Unsupported
+from .registry import KEPT, RANDOM, Unsupported
 
 
 def has_subgraph(proto: onnx.NodeProto) -> bool:
@@ -18,11 +18,14 @@ def has_subgraph(proto: onnx.NodeProto) -> bool:
 
 
 def foldable(proto: onnx.NodeProto, opset: int) -> bool:
-    """Whether a node on constants is a constant: ONNX knows it, it is deterministic and has no subgraph."""
+    """Whether a node on constants is a constant: ONNX knows it, it is deterministic and has no subgraph.
+
+    Casts of quantised constants are not, whose integers would be lost.
+    """
     schema = schema_of(proto.domain, proto.op_type, opset)
     if schema is None or has_subgraph(proto):
         return False
-    return (proto.domain, proto.op_type) not in RANDOM
+    return (proto.domain, proto.op_type) not in RANDOM | KEPT
 
 
 def fold(

@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
-from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, ModuleOp, StringAttr
+from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, ModuleOp, StringAttr, UnitAttr
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Region, SSAValue
 
 from ...dialects.nacre import StoreAttr
+from ...dialects.quant import QDQ, CastOp
 from ...dialects.store import Store
 from ...dialects.types import element_of, tensor
 from ...errors import ImportFailed
@@ -103,6 +104,8 @@ def module_of(
         res_attrs=names_attribute(outputs),
     )
     module = ModuleOp([main], attributes={"nacre.store": StoreAttr(builder.store)})
+    if any(isinstance(op, CastOp) for op in builder.block.ops):
+        module.attributes[QDQ] = UnitAttr()
     module.verify()
     return module
 

@@ -26,6 +26,8 @@ REFUSED: dict[tuple[str, str], str] = {}
 """Why operators that are known are not imported, by domain and name."""
 RANDOM: set[tuple[str, str]] = set()
 """Operators whose results differ from run to run: they are not folded, whatever their inputs are."""
+KEPT: set[tuple[str, str]] = set()
+"""Operators that are imported on constants too, since they say more of these than their values."""
 
 
 class Unsupported(Exception):

@@ -85,8 +85,11 @@ def leaky_relu(node: Node) -> SSAValue:
     alpha = float(node.option("Alpha"))
     if not node.is_quantised():
         return node.emit(graph.LeakyReluOp, node.operand(0), alpha=alpha)
-    source, result = eight_bits(node)
+    source, result = node.quant(0), node.result_quant()
     p = quantised.leaky_relu_parameters(alpha, source.scale, source.zero, result.scale, result.zero)
+    if source.storage == result.storage == i16:
+        return node.emit(qnn.LeakyReluOp, node.operand(0), element=result, rescale=tuple(p))
+    eight_bits(node)
     return node.table(node.operand(0), quantised.leaky_relu(EIGHT_BITS.view(dtype_of(source)), p), result)
 
 
@@ -117,12 +120,25 @@ def softmax(node: Node) -> SSAValue:
     if not node.is_quantised():
         scaled = x if beta == 1 else node.emit(graph.MulOp, x, node.scalar(beta, x))
         return node.emit(graph.SoftmaxOp, scaled, axis=rank - 1)
+    if node.quant(0).storage == i16:
+        return softmax_of_int16(node, beta)
     source, result = eight_bits(node)
     low, _ = storage_range(result.storage)
     if result.zero != low or abs(result.scale * 256 - 1) > 0.001:
         raise Unsupported(f"its result is {text_of(result)}; TFLite's has scale 1/256 and zero point {low}")
     p = quantised.softmax_parameters(source.scale, beta)
     return node.emit(qnn.SoftmaxOp, x, element=result, **p._asdict())
+
+
+def softmax_of_int16(node: Node, beta: float) -> SSAValue:
+    """Symmetric on both sides, the result's scale being 1/32768."""
+    source, result = node.quant(0), node.result_quant()
+    if result.storage != i16 or source.zero or result.zero or abs(result.scale * 32768 - 1) > 0.001:
+        raise Unsupported(
+            f"it goes from {text_of(source)} to {text_of(result)}; TFLite's result has scale 1/32768"
+        )
+    p = quantised.softmax16_parameters(source.scale, beta)
+    return node.emit(qnn.Softmax16Op, node.operand(0), element=result, **p._asdict())
 
 
 @tflite_importer("LOG_SOFTMAX", floats=True)

@@ -21,15 +21,13 @@ from .node import Node, text_of
 from .registry import Unsupported, tflite_importer
 from .scales import activated, clamp_of, fused, positive, product_factor, window_of
 
-NO_WINDOW = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1)}
-
 
 # --- convolutions ----------------------------------------------------------------------------------------
 @tflite_importer("CONV_2D")
 def conv(node: Node) -> SSAValue:
     """weight [M, KH, KW, C / groups]."""
-    n, *size, channels = image(node, 0)
-    m, *kernel, depth = image(node, 1)
+    _, *size, channels = image(node, 0)
+    _, *kernel, depth = image(node, 1)
     if depth < 1 or channels % depth:
         raise Unsupported(f"its weights read {depth} channels, which {channels} are no multiple of")
     window = window_of(node, size, kernel, positive(node, "DilationHFactor", "DilationWFactor"))
@@ -39,7 +37,7 @@ def conv(node: Node) -> SSAValue:
 @tflite_importer("DEPTHWISE_CONV_2D")
 def depthwise(node: Node) -> SSAValue:
     """weight [1, KH, KW, C · multiplier]; output channel c · multiplier + m reads channel c."""
-    n, *size, channels = image(node, 0)
+    _, *size, channels = image(node, 0)
     one, *kernel, filters = image(node, 1)
     if one != 1 or channels < 1 or filters % channels:
         raise Unsupported(f"its weights {list(node.shape(1))} do not fit {channels} channels")
@@ -64,9 +62,13 @@ class Weight:
         self.value, self.scales, self.zero = value, scales, zero
 
 
-def weight_of(node: Node, index: int, permutation: Sequence[int]) -> Weight:
-    """An input with its axes permuted; a constant at once, its scales along the last axis."""
+def weight_of(node: Node, index: int, permutation: Sequence[int], flip: Sequence[int] = ()) -> Weight:
+    """An input with its axes permuted and some reversed after that; scales lie along the last axis."""
     element, array = node.element(index), node.array(index)
+    if flip:
+        array = np.flip(node.constant(index, "its weights").transpose(permutation), flip)
+    elif array is not None:
+        array = array.transpose(permutation)
     if not isinstance(element, QuantType):
         if dtype_of(element).kind != "f":
             raise Unsupported(
@@ -75,7 +77,7 @@ def weight_of(node: Node, index: int, permutation: Sequence[int]) -> Weight:
             )
         if array is None:
             return Weight(node.emit(graph.TransposeOp, node.operand(index), permutation=permutation))
-        return Weight(node.literal(array.transpose(permutation), node.input_name(index)))
+        return Weight(node.literal(array, node.input_name(index)))
     data = element.data
     if data.axis is not None and permutation[-1] != data.axis:
         raise Unsupported(
@@ -88,7 +90,7 @@ def weight_of(node: Node, index: int, permutation: Sequence[int]) -> Weight:
     if array is None:
         value = node.emit(graph.TransposeOp, node.operand(index), permutation=permutation)
     else:
-        value = node.literal(array.transpose(permutation), node.input_name(index), type_)
+        value = node.literal(array, node.input_name(index), type_)
     return Weight(value, np.array(data.scales), data.zeros[0])
 
 
@@ -176,11 +178,77 @@ def integer_bias(node: Node, index: int, ifm: QuantType) -> SSAValue | None:
 # --- transposed convolution ------------------------------------------------------------------------------
 @tflite_importer("TRANSPOSE_CONV")
 def transpose_conv(node: Node) -> SSAValue:
-    """Inputs: output shape, weight [M, KH, KW, C], ifm, bias. An input pixel adds its products to a
-    window.
-    """
-    weight, ifm = node.operand(1), node.operand(2)
-    raise Unsupported("not yet")
+    """Inputs: output shape, weight [M, KH, KW, C], ifm, bias. An input pixel adds its products to a window of
+    the result; the padding scheme is that of the convolution from result to input."""
+    wanted = node.ints(0, "its output shape")
+    n, *sizes, channels = image(node, 2)
+    _, *kernel, depth = image(node, 1)
+    if len(wanted) != 4 or wanted[0] != n or depth != channels:
+        raise Unsupported(f"its result {list(wanted)} does not fit input {list(node.shape(2))} and weights")
+    window = window_of(node, wanted[1:3], kernel)
+    strides, begin = window["strides"], window["pads"][:2]
+    # What the input reaches beyond the result is cut; where it falls short, the result has rows of bias alone.
+    reach = [s * (d - 1) + k - b for s, d, k, b in zip(strides, sizes, kernel, begin)]
+    over = [r - w for r, w in zip(reach, wanted[1:3])]
+    pads = (*begin, *(max(v, 0) for v in over))
+    output_pads = tuple(max(-v, 0) for v in over)
+    if node.is_quantised(2):
+        return integer_transpose_conv(node, strides, pads, output_pads)
+    if node.is_quantised(1):
+        raise Unsupported("its weights are quantised and its input is not, which cannot be imported")
+    weight = weight_of(node, 1, (1, 2, 3, 0))
+    made = node.emit(
+        graph.ConvTransposeOp, node.operand(2), weight.value, bias_of(node, 3), strides=strides, pads=pads,
+        dilations=(1, 1), output_pads=output_pads,
+    )  # fmt: skip
+    return activated(node, made)
+
+
+def integer_transpose_conv(
+    node: Node, strides: Sequence[int], pads: Sequence[int], output_pads: Sequence[int]
+) -> SSAValue:
+    """Zeros between the pixels, then a convolution with the flipped kernel: the same sums."""
+    ifm, ofm = node.quant(2), node.result_quant()
+    weight = weight_of(node, 1, (1, 2, 3, 0), flip=(0, 1))
+    assert weight.scales is not None
+    refuse_types(node, ifm, weight)
+    kernel = shape_of(weight.value)[:2]
+    reach = [k - 1 for k in kernel]
+    low = [r - p for r, p in zip(reach, pads[:2])]
+    high = [r - p + extra - (s - 1) for r, p, extra, s in zip(reach, pads[2:], output_pads, strides)]
+    x = with_zeros_between(node, node.operand(2), strides, ifm.zero)
+    n, height, width, channels = shape_of(x)
+    cut = [max(-v, 0) for v in (*low, *high)]
+    if any(cut):
+        left = (n, height - cut[0] - cut[2], width - cut[1] - cut[3], channels)
+        x = node.emit(graph.SliceOp, x, starts=(0, cut[0], cut[1], 0), sizes=left, steps=(1, 1, 1, 1))
+    return node.emit(
+        qnn.ConvOp,
+        x,
+        weight.value,
+        *node.multiplier(product_factor(ifm, weight.scales, ofm)),
+        integer_bias(node, 3, ifm),
+        element=ofm,
+        strides=(1, 1),
+        pads=tuple(max(v, 0) for v in (*low, *high)),
+        dilations=(1, 1),
+        ifm_zero=ifm.zero,
+        weight_zero=weight.zero,
+        ofm_zero=ofm.zero,
+        rounding=int(rounding_of(ifm)),
+        **clamp_of(ofm, fused(node)),
+    )
+
+
+def with_zeros_between(node: Node, x: SSAValue, strides: Sequence[int], zero: int) -> SSAValue:
+    """[N, H, W, C] -> [N, H·s, W·s, C]: real zeros behind every pixel, through [N, H, 1, W, 1, C]."""
+    if all(s == 1 for s in strides):
+        return x
+    n, height, width, channels = shape_of(x)
+    apart = node.reshape(x, (n, height, 1, width, 1, channels))
+    high = (0, 0, strides[0] - 1, 0, strides[1] - 1, 0)
+    padded = node.emit(graph.PadOp, apart, low=(0,) * 6, high=high, value=float(zero))
+    return node.reshape(padded, (n, height * strides[0], width * strides[1], channels))
 
 
 # --- matrix products -------------------------------------------------------------------------------------

@@ -273,7 +273,8 @@ def pad_value(node: Node) -> float:
     value = node.constant(2, "its padding value")
     if value.size != 1 or node.element(2) != element:
         raise Unsupported(
-            f"its padding value '{node.input_name(2)}' ({node.element(2)}) should be one number of the type {element}"
+            f"its padding value '{node.input_name(2)}' ({node.element(2)}) should be one number of "
+            f"the type {element}"
         )
     return float(value.ravel()[0])
 

@@ -113,7 +113,8 @@ go.
 def place_in_order(
     lifetimes: Iterable[Lifetime], size: int, ops: list[Operation], kept: Sequence[Kept] = ()
 ) -> int:
-    """Place SRAM buffers in program order, round and round beside what is kept. Gives the highest address used.
+    """Place SRAM buffers in program order, round and round beside what is kept. Gives the highest address
+    used.
 
     A stretch of the program (between points where nothing lives) whose free bytes come to lie in pieces too
     small is placed anew: largest first, or else by the slots that npu-tile gives a layer that fills the

@@ -14,7 +14,7 @@ from .tiling import Box, Interval, Piece, Tiling, follow, halo
 
 
 # --- rows that stay in one piece -------------------------------------------------------------------------
-@launch_tiles(graph.SoftmaxOp, qnn.SoftmaxOp)
+@launch_tiles(graph.SoftmaxOp, qnn.SoftmaxOp, qnn.Softmax16Op)
 def rows(op: npu.LaunchOp, p: Parameters) -> Tiling:
     """Every axis but the one that is reduced and written again."""
     _, (out,) = shapes(op)
@@ -52,7 +52,7 @@ def argmax(op: npu.LaunchOp, p: Parameters) -> Tiling:
 # --- reductions ------------------------------------------------------------------------------------------
 @launch_tiles(
     "ppu.reduce_sum", "ppu.reduce_mean", "ppu.reduce_max", "ppu.reduce_min", "ppu.variance",
-    "ppu.softmax_sum", "ppu.quantised_softmax_sum", "ppu.index_of",
+    "ppu.softmax_sum", "ppu.quantised_softmax_sum", "ppu.softmax16_sum", "ppu.index_of",
 )  # fmt: skip
 def reduce(op: npu.LaunchOp, p: Parameters) -> Tiling:
     """The result's axes; reduced: those that the kernel goes over, in order."""

@@ -62,8 +62,8 @@ def shapes(op: npu.LaunchOp) -> tuple[list[tuple[int, ...]], list[tuple[int, ...
 
 @launch_tiles(
     *(o for o in graph.OPS if issubclass(o, (graph.UnaryOp, graph.BinaryOp))),
-    graph.CompareOp, graph.SelectOp, graph.CastOp, qnn.PreluOp, "ppu.broadcast", "ppu.softmax_output",
-    "ppu.quantised_softmax_output", "ppu.normalise",
+    graph.CompareOp, graph.SelectOp, graph.CastOp, qnn.PreluOp, qnn.LeakyReluOp, "ppu.broadcast",
+    "ppu.softmax_output", "ppu.quantised_softmax_output", "ppu.softmax16_output", "ppu.normalise",
 )  # fmt: skip
 def elementwise(op: npu.LaunchOp, p: Parameters) -> Tiling:
     """Every axis of the result; broadcast operands stay whole along theirs."""

@@ -10,7 +10,7 @@ import numpy as np
 from ...dialects import npu_instructions as npu
 from ...dialects.declarative import Parameters
 from ...runtime.machine import Machine
-from ...runtime.partial import source_of, taps_of
+from ...runtime.partial import float_places_of, source_of, taps_of
 from .launch_tile_rules import element, ends, launch_tiles, shapes
 from .tile_rules import Axis
 from .tiling import Box, Interval, Piece, Tiling
@@ -133,8 +133,18 @@ def _span(index: np.ndarray) -> Interval:
 @launch_tiles("ppu.resize")
 def resize(op: npu.LaunchOp, p: Parameters) -> Tiling:
     """Every axis of the result; the taps say which inputs a stretch of them needs."""
+    return _resample(op, [taps_of(p, axis)[0] for axis in range(len(p.sizes))])
+
+
+@launch_tiles("ppu.resize_float")
+def resize_float(op: npu.LaunchOp, p: Parameters) -> Tiling:
+    """Every axis of the result; so do the neighbours."""
+    return _resample(op, [np.stack(float_places_of(p, axis)[:2]) for axis in range(2)])
+
+
+def _resample(op: npu.LaunchOp, index: list[np.ndarray]) -> Tiling:
+    """`index` [taps, out] of each spatial axis: the inputs that each output takes."""
     _, (out,) = shapes(op)
-    index = [taps_of(p, axis)[0] for axis in range(len(p.sizes))]
 
     def piece(box: Box) -> Piece:
         needed = [_span(i[:, o : o + n]) for i, (o, n) in zip(index, box[1:-1])]

@@ -53,4 +53,6 @@ def kept_buffers(ops: Sequence[Operation]) -> list[Kept]:
 def is_kept(root: SSAValue) -> bool:
     """Whether a root buffer is kept on chip across layers."""
     owner = root.owner
-    return isinstance(owner, AllocOp) and buffer_type(root).space is Space.SRAM and ADDRESS in owner.attributes
+    return (
+        isinstance(owner, AllocOp) and buffer_type(root).space is Space.SRAM and ADDRESS in owner.attributes
+    )

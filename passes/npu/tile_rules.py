@@ -204,7 +204,7 @@ def binary(op: Instruction) -> Tiling:
 @tiles(npu.QuantiseOp, npu.DequantiseOp, npu.RequantiseOp, npu.ClampOp, npu.TableOp, npu.CopyOp)
 def unary(op: Instruction) -> Tiling:
     """Every axis; a table stays whole."""
-    table = {"table": ((0, 256),)} if "table" in op.PORT else {}
+    table = {"table": ((0, _shape(op, "table")[0]),)} if "table" in op.PORT else {}
 
     def piece(box: Box) -> Piece:
         return Piece({"src": box, "dst": box, **table}, {})

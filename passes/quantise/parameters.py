@@ -1,7 +1,8 @@
 """From ranges and float weights to scales, zero points and stored integers.
 
-real = scale · (q − zero point), per tensor for activations, per output channel for int8 weights
-(TFLite quantisation specification, https://ai.google.dev/edge/litert/models/quantization_spec).
+real = scale · (q − zero point), per tensor for activations, per output channel for weights; 16-bit
+activations are symmetric (TFLite quantisation specification,
+https://ai.google.dev/edge/litert/models/quantization_spec).
 """
 
 from __future__ import annotations
@@ -10,14 +11,45 @@ from typing import NamedTuple
 
 import numpy as np
 from xdsl.dialects.builtin import IntegerType
+from xdsl.ir import SSAValue
 
-from ...dialects.quant import QuantType, quantised, storage_range
-from ...dialects.types import dtype_of, i8
+from ...dialects.graph import ConstantOp, constant_of
+from ...dialects.quant import DCastOp, QuantType, quantised, storage_range
+from ...dialects.rounding import Rounding
+from ...dialects.types import dtype_of, element_type, i8, i16, u8
 from ...errors import CompileError
 from ...runtime.kernels.quantised_elementwise import quantise
 from .ranges import Range
 
-INT32_MAX = 2**31 - 1
+
+class Scheme(NamedTuple):
+    """What a `dtype` stands for."""
+
+    activations: IntegerType
+    weights: IntegerType
+    rounding: Rounding
+    """How sums of products with a weight a channel are requantised."""
+    product_rounding: Rounding
+    """How products of two activations are."""
+    faithful_db: float
+    """A table whose signal-to-noise ratio over the calibrated range is below this stays a float op."""
+    headroom: float
+    """How far beyond the calibrated range activations reach. Of 16 bits, one is well spent on inputs that
+    nobody calibrated with: clipping them costs more than the 6 dB (measured in docs/numerics.md)."""
+
+
+SCHEMES = {
+    "int8": Scheme(i8, i8, Rounding.DOUBLE, Rounding.SINGLE, 20.0, 1.0),
+    "uint8": Scheme(u8, u8, Rounding.DOUBLE, Rounding.SINGLE, 20.0, 1.0),
+    # All 31 bits of the multiplier: cut to 16, its error is as large as the last bit of the result.
+    "int16": Scheme(i16, i16, Rounding.SINGLE, Rounding.SINGLE, 50.0, 2.0),
+    "int16x8": Scheme(i16, i8, Rounding.ACC64, Rounding.ACC64, 50.0, 2.0),
+}
+"""The quantisations of a float model by name."""
+
+SUM_MAX = {1: 2**31 - 1, 2: 2**47 - 1}
+"""The largest accumulator by bytes of an activation: int32; int64, of which ACC64 takes 48 bits (and float64,
+in which products are summed, 53)."""
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 FAINT = 2.0**-20
 """A channel whose weights are all below this share of the largest weight is quantised as if it reached it."""
@@ -27,6 +59,8 @@ def activation_type(range_: Range, storage: IntegerType) -> QuantType:
     """The per-tensor type of a range, which is widened to contain 0 so that 0 is exact (padding, relu)."""
     low, high = min(range_.low, 0.0), max(range_.high, 0.0)
     smallest, largest = storage_range(storage)
+    if storage == i16:  # symmetric: −32768 is never needed
+        smallest, low, high = -largest, min(low, -high), max(high, -low)
     with np.errstate(over="ignore"):
         scale = float(np.float32((high - low) / (largest - smallest)))
     if not np.isfinite(scale):
@@ -49,32 +83,39 @@ class Weight(NamedTuple):
     type: QuantType
     scales: np.ndarray  # float64, [M] or [1]: those of the type
     zero: int
-    bias: np.ndarray | None  # int32 [M]
+    bias: np.ndarray | None  # int32 [M]; int64 for 16-bit activations
 
 
 def quantise_weight(
-    weight: np.ndarray, bias: np.ndarray | None, ifm: QuantType
+    weight: np.ndarray, bias: np.ndarray | None, ifm: QuantType, storage: IntegerType | None = None
 ) -> Weight:
-    """Weights […, M] for activations of type `ifm`: a scale a channel; int8 symmetric, uint8 round one zero.
+    """Weights […, M] for activations of type `ifm`: a scale a channel; symmetric, but uint8 round one zero.
 
-    A channel's scale is enlarged until neither its bias nor any of its sums can leave int32.
+    They are stored as `storage`, by default as the activations are. A channel's scale is enlarged until
+    neither its bias nor any of its sums can leave the accumulator.
     """
+    storage = storage or ifm.storage
     channels = weight.reshape(-1, weight.shape[-1]).astype(np.float64)
-    zero = 0 if ifm.storage == i8 else shared_zero(channels)
-    scales = np.maximum(weight_scales(channels, ifm, zero), smallest_scales(channels, bias, ifm.scale))
+    zero = shared_zero(channels) if storage == u8 else 0
+    scales = np.maximum(weight_scales(channels, storage, zero), smallest_scales(channels, bias, ifm))
     scales = scales.astype(np.float32).astype(np.float64)
-    values, bias_values = integers(channels, bias, scales, zero, ifm)
-    excess = worst_sums(values, zero, bias_values, ifm) / INT32_MAX
+    values, bias_values = integers(channels, bias, scales, zero, ifm, storage)
+    excess = worst_sums(values, zero, bias_values, ifm) / sum_max(ifm)
     if (excess > 1).any():
         scales = (scales * np.maximum(excess * 1.01, 1.0)).astype(np.float32).astype(np.float64)
-        values, bias_values = integers(channels, bias, scales, zero, ifm)
-    type_ = quantised(ifm.storage, scales, zero, weight.ndim - 1)
-    return Weight(values.astype(dtype_of(ifm)).reshape(weight.shape), type_, scales, zero, bias_values)
+        values, bias_values = integers(channels, bias, scales, zero, ifm, storage)
+    type_ = quantised(storage, scales, zero, weight.ndim - 1)
+    return Weight(values.astype(dtype_of(type_)).reshape(weight.shape), type_, scales, zero, bias_values)
 
 
-def weight_scales(channels: np.ndarray, ifm: QuantType, zero: int) -> np.ndarray:
+def sum_max(ifm: QuantType) -> int:
+    """The largest accumulator of activations of a type."""
+    return SUM_MAX[dtype_of(ifm).itemsize]
+
+
+def weight_scales(channels: np.ndarray, storage: IntegerType, zero: int) -> np.ndarray:
     """The smallest scale that holds each column of [K, M]; an empty one takes a share of the largest."""
-    low, high = weight_range(ifm)
+    low, high = weight_range(storage)
     above = channels.max(axis=0, initial=0.0) / max(high - zero, 1)
     below = -channels.min(axis=0, initial=0.0) / max(zero - low, 1)
     scales = np.maximum(above, below)
@@ -84,10 +125,10 @@ def weight_scales(channels: np.ndarray, ifm: QuantType, zero: int) -> np.ndarray
     return np.maximum(scales, faintest)
 
 
-def weight_range(ifm: QuantType) -> tuple[int, int]:
+def weight_range(storage: IntegerType) -> tuple[int, int]:
     """The stored integers weights may take: int8 leaves out −128, as TFLite's specification asks."""
-    low, high = storage_range(ifm.storage)
-    return (-high, high) if ifm.storage == i8 else (low, high)
+    low, high = storage_range(storage)
+    return (low, high) if storage == u8 else (-high, high)
 
 
 def shared_zero(channels: np.ndarray) -> int:
@@ -98,29 +139,40 @@ def shared_zero(channels: np.ndarray) -> int:
     return 1 + int(np.argmin(np.square(scales).sum(axis=1)))
 
 
-def smallest_scales(channels: np.ndarray, bias: np.ndarray | None, ifm_scale: float) -> np.ndarray:
-    """Per column, the scale below which the bias would fill more than half of int32."""
+def smallest_scales(channels: np.ndarray, bias: np.ndarray | None, ifm: QuantType) -> np.ndarray:
+    """Per column, the scale below which the bias would fill more than half of the accumulator."""
     if bias is None:
         return np.zeros(channels.shape[1])
-    return np.abs(bias.astype(np.float64)) / (ifm_scale * 2.0**30)
+    return np.abs(bias.astype(np.float64)) / (ifm.scale * ((sum_max(ifm) + 1) // 2))
 
 
 def integers(
-    channels: np.ndarray, bias: np.ndarray | None, scales: np.ndarray, zero: int, ifm: QuantType
+    channels: np.ndarray,
+    bias: np.ndarray | None,
+    scales: np.ndarray,
+    zero: int,
+    ifm: QuantType,
+    storage: IntegerType,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Stored weights [K, M] (float64) and biases (int32 [M]), both rounded half away from zero."""
-    low, high = weight_range(ifm)
+    """Stored weights [K, M] (float64) and biases ([M]), both rounded half away from zero."""
+    low, high = weight_range(storage)
     values = np.clip(half_away(channels / scales) + zero, low, high)
     if bias is None:
         return values, None
-    biases = half_away(bias.astype(np.float64) / (ifm.scale * scales))
-    return values, np.clip(biases, -INT32_MAX, INT32_MAX).astype(np.int32)
+    return values, bias_integers(bias, ifm.scale * scales, ifm)
+
+
+def bias_integers(bias: np.ndarray, scales: np.ndarray | float, ifm: QuantType) -> np.ndarray:
+    """A bias in units of `scales`, rounded half away from zero: int32, and int64 for 16-bit activations."""
+    limit = sum_max(ifm)
+    stored = np.clip(half_away(bias.astype(np.float64) / scales), -limit, limit)
+    return stored.astype(np.int32 if dtype_of(ifm).itemsize == 1 else np.int64)
 
 
 def ones(shape: tuple[int, ...], each: float, ifm: QuantType) -> Weight:
-    """Weights that all stand for `each`: stored as 1."""
-    type_ = quantised(ifm.storage, each)
-    return Weight(np.ones(shape, dtype_of(ifm)), type_, np.array([type_.scale], np.float64), 0, None)
+    """Weights that all stand for `each`: stored as 1, in 8 bits, which cost the machine least."""
+    type_ = quantised(u8 if ifm.storage == u8 else i8, each)
+    return Weight(np.ones(shape, dtype_of(type_)), type_, np.array([type_.scale], np.float64), 0, None)
 
 
 def worst_sums(values: np.ndarray, zero: int, bias: np.ndarray | None, ifm: QuantType) -> np.ndarray:
@@ -134,3 +186,29 @@ def worst_sums(values: np.ndarray, zero: int, bias: np.ndarray | None, ifm: Quan
 def half_away(x: np.ndarray) -> np.ndarray:
     """The nearest integer, ties away from zero."""
     return np.copysign(np.floor(np.abs(x) + 0.5), x)
+
+
+# --- constants, dequantised ones among them --------------------------------------------------------------
+def is_constant(value: SSAValue) -> bool:
+    """Whether a value is a constant, or one dequantised."""
+    owner = value.owner.input.owner if isinstance(value.owner, DCastOp) else value.owner
+    return isinstance(owner, ConstantOp)
+
+
+def reals_of(value: SSAValue) -> np.ndarray | None:
+    """The floats of a constant, or of a dequantised one; None for what is computed."""
+    if not isinstance(value.owner, DCastOp):
+        return constant_of(value)
+    integers, type_ = constant_of(value.owner.input), element_type(value.owner.input)
+    return None if integers is None else dequantised(integers, type_)
+
+
+def dequantised(integers: np.ndarray, type_: QuantType) -> np.ndarray:
+    """The reals, float32, that stored integers of a type per tensor or per axis stand for."""
+    scales, zeros = np.array(type_.data.scales, np.float32), np.array(type_.data.zeros, np.int64)
+    if type_.data.axis is not None:
+        shape = [-1 if axis == type_.data.axis else 1 for axis in range(integers.ndim)]
+        scales, zeros = scales.reshape(shape), zeros.reshape(shape)
+    else:
+        scales, zeros = scales[0], zeros[0]
+    return (integers.astype(np.int64) - zeros).astype(np.float32) * scales

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xdsl.dialects.builtin import IntegerType, ModuleOp
+from xdsl.dialects.builtin import ModuleOp
 
-from ...dialects.types import i8, u8
 from ...errors import CompileError
 from ...runtime.interpreter import main_function
 from ..base import NacrePass
 from . import canonical_qnn, rules_elementwise, rules_linear, rules_moves, rules_pooling, rules_spatial  # noqa: F401  fill RULES
+from .parameters import SCHEMES
 from .quantiser import Quantiser
-
-STORAGE: dict[str, IntegerType] = {"int8": i8, "uint8": u8}
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class QuantiseToQnnPass(NacrePass):
 
 def quantise(module: ModuleOp, dtype: str = "int8") -> None:
     """Quantise @main of a calibrated module in place. Raises CompileError for a dtype that is not known."""
-    storage = STORAGE.get(dtype)
-    if storage is None:
-        raise CompileError(f"quantisation to '{dtype}' does not exist yet; {' and '.join(STORAGE)} do")
-    Quantiser(main_function(module), storage).run()
+    scheme = SCHEMES.get(dtype)
+    if scheme is None:
+        raise CompileError(f"there is no quantisation to '{dtype}'; there is one to {', '.join(SCHEMES)}")
+    Quantiser(main_function(module), scheme).run()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from xdsl.dialects.builtin import IntegerType, LocationAttr, NameLoc, NoneAttr, StringAttr, UnknownLoc
+from xdsl.dialects.builtin import LocationAttr, NameLoc, NoneAttr, StringAttr, UnknownLoc
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, BlockArgument, Operation, SSAValue
 from xdsl.transforms.dead_code_elimination import is_trivially_dead
@@ -23,7 +23,7 @@ from ...runtime.fixed_point import quantise_multiplier
 from ...runtime.interpreter import argument_names
 from ..pattern import name_of
 from .calibrate import described
-from .parameters import activation_type, stored
+from .parameters import Scheme, Weight, activation_type, quantise_weight, stored
 from .ranges import Range, clear_range, range_of
 from .rules import Kind, Quantised, Rule, rule_of
 
@@ -34,12 +34,13 @@ COARSER = 4.0
 class Quantiser:
     """One function on its way from graph to qnn; ops are visited in order."""
 
-    def __init__(self, function: FuncOp, storage: IntegerType):
+    def __init__(self, function: FuncOp, scheme: Scheme):
         self.function = function
         self.block = function.body.block
-        self.storage = storage
-        self.dtype = dtype_of(storage)
-        self.low, self.high = storage_range(storage)
+        self.scheme = scheme
+        self.storage = scheme.activations
+        self.dtype = dtype_of(self.storage)
+        self.low, self.high = storage_range(self.storage)
         self.current: Operation | None = None
         self.made: dict[SSAValue, SSAValue] = {}  # float value -> what its rule made of it
         self.cast: dict[SSAValue, SSAValue] = {}  # float value -> its qcast, or the constant in integers
@@ -68,12 +69,16 @@ class Quantiser:
         rule = None if isinstance(op, ReturnOp) else rule_of(op)
         results: Quantised = None
         if rule is not None and self.in_integers(op, rule):
-            results = rule.function(op, self)
+            results = self.emit(op, rule)
         if rule is None or results is None:
             op.operands = [self.as_float(v) for v in op.operands]
             return
         for old, new in zip(op.results, [results] if isinstance(results, SSAValue) else results):
             self.record(old, new, rule)
+
+    def emit(self, op: Operation, rule: Rule) -> Quantised:
+        """What the rule of an op makes of it; None: it stays float."""
+        return rule.function(op, self)
 
     def record(self, old: SSAValue, new: SSAValue, rule: Rule) -> None:
         """Say that `new` is `old` quantised, and let it stand for the same source tensors."""
@@ -158,7 +163,9 @@ class Quantiser:
 
     def type_of_range(self, value: SSAValue) -> QuantType:
         """The type of a value's calibrated range. Raises CompileError where there is none."""
-        return activation_type(self.range(value), self.storage)
+        low, high = self.range(value)
+        room = 1.0 if isinstance(value.owner, graph.ConstantOp) else self.scheme.headroom
+        return activation_type(Range(low * room, high * room), self.storage)
 
     def range(self, value: SSAValue) -> Range:
         """A value's calibrated range; a constant's own."""
@@ -269,6 +276,10 @@ class Quantiser:
         """A constant of floats, quantised by its own range."""
         type_ = activation_type(Range(float(array.min()), float(array.max())), self.storage)
         return self.constant(stored(array, type_), "", type_)
+
+    def weight(self, array: np.ndarray, bias: np.ndarray | None, ifm: SSAValue) -> Weight:
+        """Float weights […, M] and their bias, quantised for activations `ifm`."""
+        return quantise_weight(array, bias, self.type(ifm), self.scheme.weights)
 
     def multiplier(self, real: np.ndarray | float) -> tuple[SSAValue, SSAValue]:
         """The constants multiplier and shift of a real factor, one or one a channel."""

@@ -10,7 +10,7 @@ from xdsl.ir import SSAValue
 
 from ...dialects import graph, qnn
 from ...dialects.quant import QuantType
-from ...dialects.types import dtype_of, shape_of
+from ...dialects.types import dtype_of, i16, shape_of
 from ...runtime.kernel import evaluate
 from ...runtime.kernels.quantised_elementwise import (
     add_parameters,
@@ -21,6 +21,7 @@ from ...runtime.kernels.quantised_elementwise import (
     quantise,
     table,
 )
+from ...runtime.kernels.quantised_table16 import table16
 from ..pattern import constant_along, scalar_of
 from .parameters import stored
 from .quantiser import Quantiser
@@ -29,10 +30,6 @@ from .rules import Kind, quantises
 from .rules_linear import per_channel
 
 Function = Callable[[np.ndarray], np.ndarray]
-
-FAITHFUL_DB = 20.0
-"""A table whose signal-to-noise ratio over the calibrated range is below this stays a float op."""
-
 
 # --- functions of one value ------------------------------------------------------------------------------
 class Curve(NamedTuple):
@@ -48,7 +45,7 @@ class Curve(NamedTuple):
 
 @quantises(graph.UnaryOp)
 def unary(op: graph.UnaryOp, q: Quantiser) -> SSAValue | None:
-    """A table of 256 entries, made by the op's own float kernel."""
+    """A table, made by the op's own float kernel."""
     curve = curve_of(op)
     return None if curve is None else emit_table(q, curve, op.result)
 
@@ -111,17 +108,17 @@ def descent(value: SSAValue) -> Iterator[Curve]:
 
 
 def emit_table(q: Quantiser, curve: Curve, result: SSAValue) -> SSAValue | None:
-    """A value by table; None where eight bits, of whatever scale, do not do the function justice."""
+    """A value by table; None where its entries, of whatever scale, do not do the function justice."""
     source, calibrated = q.input(curve.source), q.range(curve.source)
     own, type_ = q.type_of_range(result), q.result_type(result)
-    if fidelity(curve.function, calibrated, q.type(source), own) < FAITHFUL_DB:
+    if fidelity(curve.function, calibrated, q.type(source), own) < q.scheme.faithful_db:
         return None
     entries = table_of(curve.function, calibrated, q.type(source), type_)
     return q.add(qnn.TableOp.make(source, q.constant(entries, element=type_), element=type_))
 
 
 def table_of(function: Function, calibrated: Range, source: QuantType, result: QuantType) -> np.ndarray:
-    """The 256 entries of a table. Where the function is not finite, the range's end stands in."""
+    """The entries of a table. Where the function is not finite, the range's end stands in."""
 
     def tamed(x: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
@@ -129,7 +126,8 @@ def table_of(function: Function, calibrated: Range, source: QuantType, result: Q
             y = function(x)
         return np.nan_to_num(np.where(np.isfinite(y), y, at_ends))
 
-    return table(tamed, source.scale, source.zero, result.scale, result.zero, dtype_of(source))
+    scales = source.scale, source.zero, result.scale, result.zero
+    return table16(tamed, *scales) if source.storage == i16 else table(tamed, *scales, dtype_of(source))
 
 
 def fidelity(function: Function, calibrated: Range, source: QuantType, result: QuantType) -> float:

@@ -13,7 +13,7 @@ from ...dialects.quant import QuantType
 from ...dialects.rounding import Rounding
 from ...dialects.types import shape_of
 from ..pattern import name_of
-from .parameters import INT32_MAX, Weight, half_away, quantise_weight
+from .parameters import Weight, bias_integers, is_constant, reals_of, sum_max
 from .quantiser import Quantiser
 from .rules import quantises
 
@@ -23,16 +23,11 @@ def constant_weight(op: graph.ConvOp | graph.ConvTransposeOp) -> bool:
     return is_constant(op.weight) and (op.bias is None or is_constant(op.bias))
 
 
-def is_constant(value: SSAValue) -> bool:
-    """Whether a constant defines a value."""
-    return isinstance(value.owner, graph.ConstantOp)
-
-
 def weight_arrays(op: graph.ConvOp | graph.ConvTransposeOp) -> tuple[np.ndarray, np.ndarray | None]:
     """The float weight and bias of an op that `constant_weight` takes."""
-    weight = graph.constant_of(op.weight)
+    weight = reals_of(op.weight)
     assert weight is not None
-    return weight, None if op.bias is None else graph.constant_of(op.bias)
+    return weight, None if op.bias is None else reals_of(op.bias)
 
 
 @quantises(graph.ConvOp, when=constant_weight)
@@ -42,7 +37,7 @@ def conv(op: graph.ConvOp, q: Quantiser) -> SSAValue:
     p = op.parameters()
     window = {"strides": p.strides, "pads": p.pads, "dilations": p.dilations, "groups": p.groups}
     ifm, ofm = q.input(op.ifm), q.result_type(op.ofm)
-    made = quantise_weight(as_4d(weight), bias, q.type(ifm))
+    made = q.weight(as_4d(weight), bias, ifm)
     return emit_conv(q, ifm, made, ofm, name=name_of(op.weight), **window)
 
 
@@ -84,9 +79,17 @@ def emit_conv(
         ifm_zero=type_.zero,
         weight_zero=weight.zero,
         ofm_zero=ofm.zero,
+        rounding=int(rounding_of(q, weight)),
         **q.clamp,
     )
     return q.add(op)
+
+
+def rounding_of(q: Quantiser, weight: Weight) -> Rounding:
+    """That of the scheme; weights that all stand for one number, as of a mean, keep all bits of it."""
+    if weight.type.data.axis is None and q.scheme.rounding is Rounding.ACC64:
+        return Rounding.SINGLE
+    return q.scheme.rounding
 
 
 @quantises(graph.ConvTransposeOp, when=constant_weight)
@@ -109,7 +112,7 @@ def conv_transpose(op: graph.ConvTransposeOp, q: Quantiser) -> SSAValue:
     flipped = np.flip(weight, axis=tuple(range(rank)))
     ones = (1,) * rank
     window = {"strides": ones, "pads": pads, "dilations": p.dilations, "groups": p.groups}
-    made = quantise_weight(as_4d(flipped), bias, q.type(ifm))
+    made = q.weight(as_4d(flipped), bias, ifm)
     return emit_conv(q, ifm, made, q.result_type(op.ofm), name=name_of(op.weight), **window)
 
 
@@ -140,7 +143,7 @@ def cut(q: Quantiser, ifm: SSAValue, low: Sequence[int], high: Sequence[int]) ->
 )
 def batch_norm(op: graph.BatchNormOp, q: Quantiser) -> SSAValue:
     """One that no convolution took in: a depthwise 1×1 convolution, on channels brought to the last axis."""
-    scale, bias, mean, variance = (graph.constant_of(v) for v in list(op.operands)[1:])
+    scale, bias, mean, variance = (reals_of(v) for v in list(op.operands)[1:])
     assert scale is not None and bias is not None and mean is not None and variance is not None
     p = op.parameters()
     factor = scale.astype(np.float64) / np.sqrt(variance.astype(np.float64) + p.epsilon)
@@ -158,7 +161,7 @@ def per_channel(
     shape = shape_of(x)
     image = x if len(shape) == 4 else q.reshape(x, (1, 1, int(np.prod(shape[:-1])), shape[-1]))
     ones: dict[str, Any] = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "groups": shape[-1]}
-    made = quantise_weight(factor.reshape(1, 1, 1, -1), bias, q.type(x))
+    made = q.weight(factor.reshape(1, 1, 1, -1), bias, x)
     return q.reshape(emit_conv(q, image, made, result, **ones), shape)
 
 
@@ -166,12 +169,12 @@ def per_channel(
 @quantises(graph.MatmulOp, when=lambda op: op.bias is None or is_constant(op.bias))
 def matmul(op: graph.MatmulOp, q: Quantiser) -> SSAValue | None:
     """qnn.matmul: one scale a column for a constant b, per-tensor types for two activations."""
-    bias = None if op.bias is None else graph.constant_of(op.bias)
-    weight = graph.constant_of(op.b)
-    if weight is None or graph.constant_of(op.a) is not None:
+    bias = None if op.bias is None else reals_of(op.bias)
+    weight = reals_of(op.b)
+    if weight is None or is_constant(op.a):
         return product_of_activations(op, bias, q)
     a, result = q.input(op.a), q.result_type(op.result)
-    return emit_matmul(q, a, quantise_weight(weight, bias, q.type(a)), result, name_of(op.b))
+    return emit_matmul(q, a, q.weight(weight, bias, a), result, name_of(op.b))
 
 
 def emit_matmul(q: Quantiser, a: SSAValue, weight: Weight, result: QuantType, name: str = "") -> SSAValue:
@@ -186,23 +189,23 @@ def emit_matmul(q: Quantiser, a: SSAValue, weight: Weight, result: QuantType, na
         a_zero=type_.zero,
         b_zero=weight.zero,
         ofm_zero=result.zero,
-        rounding=int(Rounding.SINGLE if len(weight.scales) == 1 else Rounding.DOUBLE),
+        rounding=int(Rounding.SINGLE if len(weight.scales) == 1 else q.scheme.rounding),
         **q.clamp,
     )
     return q.add(op)
 
 
 def product_of_activations(op: graph.MatmulOp, bias: np.ndarray | None, q: Quantiser) -> SSAValue | None:
-    """Both operands per tensor. Stays float where the bias does not fit int32 at their common scale."""
+    """Both operands per tensor. Stays float where the bias does not fit the accumulator at their scale."""
     a, b = q.input(op.a), q.input(op.b)
     left, right, result = q.type(a), q.type(b), q.result_type(op.result)
     scale = left.scale * right.scale
     extra = []
     if bias is not None:
-        integers = half_away(bias.astype(np.float64) / scale)
-        if np.abs(integers).max(initial=0) > INT32_MAX // 2:
+        integers = bias_integers(bias, scale, left)
+        if np.abs(integers.astype(np.int64)).max(initial=0) > sum_max(left) // 2:
             return None
-        extra = [q.constant(integers.astype(np.int32))]
+        extra = [q.constant(integers)]
     product = qnn.MatmulOp.make(
         a,
         b,
@@ -212,7 +215,7 @@ def product_of_activations(op: graph.MatmulOp, bias: np.ndarray | None, q: Quant
         a_zero=left.zero,
         b_zero=right.zero,
         ofm_zero=result.zero,
-        rounding=int(Rounding.SINGLE),
+        rounding=int(q.scheme.product_rounding),
         **q.clamp,
     )
     return q.add(product)

@@ -33,7 +33,7 @@ def counts_alike(op: graph.AvgPoolOp) -> bool:
 
 
 @quantises(graph.AvgPoolOp, when=poolable)
-def average_pool(op: graph.AvgPoolOp, q: Quantiser) -> SSAValue:
+def average_pool(op: graph.AvgPoolOp, q: Quantiser) -> SSAValue | None:
     """A depthwise convolution with 1/count where the count is constant, else TFLite's AVERAGE_POOL_2D."""
     p = op.parameters()
     ifm = q.input(op.ifm)
@@ -43,6 +43,8 @@ def average_pool(op: graph.AvgPoolOp, q: Quantiser) -> SSAValue:
         weight = ones((*kernel, 1, channels), 1 / math.prod(kernel), q.type(ifm))
         window = {"strides": p.strides, "pads": p.pads, "dilations": p.dilations, "groups": channels}
         return emit_conv(q, ifm, weight, q.result_type(op.ofm), **window)
+    if math.prod(p.kernel) * 2**q.storage.width.data > 2**32:
+        return None  # a sum of such a window could leave int32
     pads = list(p.pads)
     if p.count_include_pad:  # padding that counts becomes values; only the overhang is left as padding
         rank = len(p.kernel)

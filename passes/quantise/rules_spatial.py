@@ -7,9 +7,10 @@ from xdsl.ir import SSAValue
 
 from ...dialects import graph, qnn
 from ...dialects.quant import quantised
-from ...dialects.types import shape_of
+from ...dialects.types import i16, shape_of
 from ...runtime.kernels.graph_resize import source_coordinates
 from ...runtime.kernels.quantised_softmax import softmax_parameters
+from ...runtime.kernels.quantised_softmax16 import softmax16_parameters
 from .quantiser import Quantiser
 from .rules import Kind, quantises
 from .rules_moves import emit_same
@@ -20,12 +21,16 @@ WEIGHT_ONE = 1024
 
 @quantises(graph.SoftmaxOp)
 def softmax(op: graph.SoftmaxOp, q: Quantiser) -> SSAValue:
-    """TFLite's SOFTMAX over the last axis, transposed there and back."""
+    """TFLite's SOFTMAX over the last axis, transposed there and back; its result has a fixed scale."""
     axis, rank = op.parameters().axis, len(shape_of(op.input))
     to_last = [*(i for i in range(rank) if i != axis), axis]
     x = q.transpose(q.input(op.input), to_last)
-    p = softmax_parameters(q.type(x).scale)
-    y = q.add(qnn.SoftmaxOp.make(x, element=quantised(q.storage, 1 / 256, q.low), **p._asdict()))
+    if q.storage == i16:
+        p16 = softmax16_parameters(q.type(x).scale)
+        y = q.add(qnn.Softmax16Op.make(x, element=quantised(i16, 1 / 32768), **p16._asdict()))
+    else:
+        p = softmax_parameters(q.type(x).scale)
+        y = q.add(qnn.SoftmaxOp.make(x, element=quantised(q.storage, 1 / 256, q.low), **p._asdict()))
     return q.transpose(y, np.argsort(to_last).tolist())
 
 

@@ -16,14 +16,16 @@ from .quantised_elementwise import (
     LeakyParameters,
     MulParameters,
     add,
+    leaky_relu,
     lookup,
     mul,
     prelu,
     requantise_tensor,
     sub,
 )
-from .quantised_pool import average_pool2d, mean, sum
+from .quantised_pool import average_pool2d, mean, resize_bilinear, sum
 from .quantised_softmax import SoftmaxParameters, softmax
+from .quantised_softmax16 import Softmax16Parameters, softmax16
 
 Array = np.ndarray
 
@@ -96,7 +98,7 @@ def clamp(p: Parameters, x: Array) -> Array:
 
 @kernel(qnn.TableOp)
 def table_lookup(p: Parameters, x: Array, table: Array) -> Array:
-    """table[bits of x]."""
+    """table[bits of x], or what lies between two samples."""
     return lookup(x, table)
 
 
@@ -150,3 +152,21 @@ def resample(ifm: Array, rows: Array, cols: Array, linear: bool) -> Array:
     total = vertical[:, :, cols[:, 0]] * (1024 - col_weight) + vertical[:, :, cols[:, 1]] * col_weight
     half = np.where(total >= 0, 1 << 19, -(1 << 19))
     return (np.sign(total + half) * (np.abs(total + half) >> 20)).astype(ifm.dtype)
+
+
+@kernel(qnn.ResizeFloatOp)
+def resize_float(p: Parameters, ifm: Array) -> Array:
+    """Bilinear in float32 on stored integers."""
+    return resize_bilinear(ifm, p.sizes, p.align_corners, p.half_pixel)
+
+
+@kernel(qnn.Softmax16Op)
+def softmax16_last_axis(p: Parameters, x: Array) -> Array:
+    """Softmax of int16 over the last axis."""
+    return softmax16(x, Softmax16Parameters(p.multiplier, p.shift))
+
+
+@kernel(qnn.LeakyReluOp)
+def leaky(p: Parameters, x: Array) -> Array:
+    """x where it is not negative, alpha · x elsewhere."""
+    return leaky_relu(x, LeakyParameters(*p.rescale))

@@ -65,6 +65,7 @@ from .quantised_softmax16 import (
     softmax16_output,
     softmax16_parameters,
 )
+from .quantised_table16 import lookup16, table16
 
 __all__ = [
     "AddParameters",
@@ -90,6 +91,7 @@ __all__ = [
     "leaky_relu_parameters",
     "logistic",
     "lookup",
+    "lookup16",
     "matmul_accumulate",
     "max_pool2d",
     "mean",
@@ -118,4 +120,5 @@ __all__ = [
     "sum",
     "sum_finish",
     "table",
+    "table16",
 ]

@@ -23,6 +23,7 @@ from ..fixed_point import (
     rounding_divide_by_power_of_two,
     saturating_doubling_high_multiply,
 )
+from .quantised_table16 import lookup16
 
 # Below this many outputs the 65,536-entry table of a binary operator costs more than it saves.
 _TABLE_PAYS = 1 << 15
@@ -227,7 +228,12 @@ def table(
 
 
 def lookup(x: NDArray[np.integer], entries: NDArray[np.integer]) -> NDArray[np.integer]:
-    """entries[x], where `entries` has one value for each 8-bit pattern, as `table` gives it."""
+    """entries[x], where `entries` has one value for each 8-bit pattern, as `table` gives it.
+
+    For int16 they are the 513 of `table16`, between which is interpolated.
+    """
+    if x.dtype.itemsize == 2:
+        return lookup16(x, entries)  # type: ignore[arg-type]
     return entries.take(x.view(np.uint8))
 
 

@@ -141,8 +141,8 @@ def resize_nearest(
     half_pixel_centers: bool = False,
 ) -> NDArray[np.integer]:
     """Nearest neighbour in float32 coordinates (TFLite RESIZE_NEAREST_NEIGHBOR)."""
-    rows = _nearest(x.shape[1], size[0], align_corners, half_pixel_centers)
-    columns = _nearest(x.shape[2], size[1], align_corners, half_pixel_centers)
+    rows = nearest_index(x.shape[1], size[0], align_corners, half_pixel_centers)
+    columns = nearest_index(x.shape[2], size[1], align_corners, half_pixel_centers)
     return x[:, rows][:, :, columns]
 
 
@@ -189,14 +189,17 @@ def _float_scale(size_in: int, size_out: int, align_corners: bool) -> np.float32
     return np.float32(size_in - corner) / np.float32(size_out - corner)
 
 
-def _nearest(size_in: int, size_out: int, align_corners: bool, half_pixel_centers: bool) -> NDArray[np.intp]:
+def nearest_index(
+    size_in: int, size_out: int, align_corners: bool, half_pixel_centers: bool
+) -> NDArray[np.intp]:
+    """Which input each output position takes."""
     scale = _float_scale(size_in, size_out, align_corners)
     place = (np.arange(size_out, dtype=np.float32) + np.float32(0.5 if half_pixel_centers else 0)) * scale
     index = np.floor(place + np.float32(0.5)) if align_corners else np.floor(place)
     return np.clip(index.astype(np.intp), 0, size_in - 1)
 
 
-def _fixed_places(size_in: int, size_out: int, align_corners: bool, half_pixel_centers: bool):
+def fixed_places(size_in: int, size_out: int, align_corners: bool, half_pixel_centers: bool):
     """Lower and upper neighbour and the distance from the lower in 1/1024, for each output position."""
     aligned = align_corners and size_out > 1
     steps_in, steps_out = (size_in - 1, size_out - 1) if aligned else (size_in, size_out)
@@ -211,8 +214,8 @@ def _fixed_places(size_in: int, size_out: int, align_corners: bool, half_pixel_c
 
 
 def _bilinear_fixed(x, size, align_corners: bool, half_pixel_centers: bool):
-    top, bottom, down = _fixed_places(x.shape[1], size[0], align_corners, half_pixel_centers)
-    left, right, across = _fixed_places(x.shape[2], size[1], align_corners, half_pixel_centers)
+    top, bottom, down = fixed_places(x.shape[1], size[0], align_corners, half_pixel_centers)
+    left, right, across = fixed_places(x.shape[2], size[1], align_corners, half_pixel_centers)
     wide, down, across = x.astype(np.int64), down[:, None, None], across[:, None]
     upper = wide[:, top][:, :, left] * (1024 - across) + wide[:, top][:, :, right] * across
     lower = wide[:, bottom][:, :, left] * (1024 - across) + wide[:, bottom][:, :, right] * across
@@ -221,7 +224,11 @@ def _bilinear_fixed(x, size, align_corners: bool, half_pixel_centers: bool):
     return (np.sign(total) * magnitude).astype(x.dtype)
 
 
-def _float_places(size_in: int, size_out: int, align_corners: bool, half_pixel_centers: bool):
+FloatPlaces = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+
+
+def float_places(size_in: int, size_out: int, align_corners: bool, half_pixel_centers: bool) -> FloatPlaces:
+    """Lower and upper neighbour and the distance from the lower, for each output position."""
     scale = _float_scale(size_in, size_out, align_corners)
     place = np.arange(size_out, dtype=np.float32)
     if half_pixel_centers:
@@ -234,8 +241,13 @@ def _float_places(size_in: int, size_out: int, align_corners: bool, half_pixel_c
 
 
 def _bilinear_float(x, size, align_corners: bool, half_pixel_centers: bool):
-    top, bottom, down = _float_places(x.shape[1], size[0], align_corners, half_pixel_centers)
-    left, right, across = _float_places(x.shape[2], size[1], align_corners, half_pixel_centers)
+    rows = float_places(x.shape[1], size[0], align_corners, half_pixel_centers)
+    return bilinear_float_at(x, rows, float_places(x.shape[2], size[1], align_corners, half_pixel_centers))
+
+
+def bilinear_float_at(x: NDArray[np.integer], rows: FloatPlaces, columns: FloatPlaces) -> NDArray[np.integer]:
+    """Bilinear interpolation in float32 at rows and columns."""
+    (top, bottom, down), (left, right, across) = rows, columns
     wide, down, across = x.astype(np.float32), down[:, None, None], across[:, None]
     up, back = np.float32(1) - down, np.float32(1) - across
     # The order of these products and sums is the reference's; float32 arithmetic depends on it.

@@ -6,7 +6,6 @@ As in 8 bits it is done in three steps, so that a row larger than memory is done
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
@@ -14,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..fixed_point import Rounding, full_range, quantise_multiplier, requantise
+from .quantised_table16 import interpolate, table16
 
 _LOW, _HIGH = full_range(np.int16)
-_STEPS = 512
 
 
 class Softmax16Parameters(NamedTuple):
@@ -58,7 +57,7 @@ def softmax16_output(
     # The sum as 1 + a with a in [0, 1), in 65,536 steps around 0.
     mantissa = ((total << (31 - bit_length)) + (1 << 13)) >> 14
     around_zero = np.clip(mantissa - (1 << 15) - (1 << 16), _LOW, _HIGH)
-    reciprocal = _interpolate(around_zero, _one_over_one_plus_table())
+    reciprocal = interpolate(around_zero, _one_over_one_plus_table())
     right_shift = bit_length - 1
     product = _exponentials(x, row_max, parameters) * reciprocal
     return np.clip((product + (1 << (right_shift - 1))) >> right_shift, 0, _HIGH).astype(np.int16)
@@ -68,45 +67,14 @@ def _exponentials(x, row_max, parameters: Softmax16Parameters) -> NDArray[np.int
     """exp(x − row_max) in Q0.15."""
     difference = x.astype(np.int32) - row_max
     scaled = requantise(difference, parameters.multiplier, parameters.shift, Rounding.DOUBLE)
-    return _interpolate(np.clip(scaled.astype(np.int64) + _HIGH, _LOW, _HIGH), _exponential_table())
-
-
-def _interpolate(x: NDArray[np.int64], entries: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Linear between two of 513 entries: the upper 9 bits of an int16 choose them, the lower 7 weigh them."""
-    index, weight = 256 + (x >> 7), x & 127
-    base = entries[index]
-    return base + (((entries[index + 1] - base) * weight + 64) >> 7)
+    return interpolate(np.clip(scaled.astype(np.int64) + _HIGH, _LOW, _HIGH), _exponential_table())
 
 
 @cache
-def _exponential_table() -> NDArray[np.int64]:
-    return _table_513(np.exp, 10.0 / 65535, _HIGH)
+def _exponential_table() -> NDArray[np.int16]:
+    return table16(np.exp, 10.0 / 65535, _HIGH, 2.0 / 65535, 0, np.float64)
 
 
 @cache
-def _one_over_one_plus_table() -> NDArray[np.int64]:
-    return _table_513(lambda x: 1.0 / (1.0 + x), 1.0 / 65535, _LOW)
-
-
-def _table_513(
-    function: Callable[[NDArray[np.float64]], NDArray[np.float64]], scale: float, zero: int
-) -> NDArray[np.int64]:
-    """Samples of a function into [−1, 1], each moved by half the error of interpolation at its midpoint."""
-    first, last = scale * (_LOW - zero), scale * (_HIGH - zero)
-    step = (last - first) / _STEPS
-    out_scale = 2.0 / 65535
-    inverse = 65536 / (out_scale * _HIGH - out_scale * _LOW)
-    place = np.arange(_STEPS, dtype=np.float64)
-    sample = function(first + place * step) * inverse
-    middle = function(first + place * step + step / 2) * inverse
-    following = function(first + (place + 1) * step) * inverse
-    interpolated = _round_half_away((following + _round_half_away(sample)) / 2)
-    error = interpolated - _round_half_away(middle)
-    entries = _round_half_away(sample) - _round_half_away(error / 2)
-    end = _round_half_away(function(np.array([last])) * inverse)
-    return np.clip(np.concatenate([entries, end]), _LOW, _HIGH).astype(np.int64)
-
-
-def _round_half_away(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    fraction, whole = np.modf(x)
-    return whole + np.copysign(np.abs(fraction) >= 0.5, x)
+def _one_over_one_plus_table() -> NDArray[np.int16]:
+    return table16(lambda x: 1.0 / (1.0 + x), 1.0 / 65535, _LOW, 2.0 / 65535, 0, np.float64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -107,6 +108,11 @@ def test_no_fuse_gives_the_same_numbers(nacre, files):
     for program, out in ((files / "model.nacre", "a.npz"), ("apart.nacre", "b.npz")):
         assert nacre("run", program, "--input", feed, "--output", out).code == 0
     np.testing.assert_array_equal(outputs(Path("a.npz"))["y"], outputs(Path("b.npz"))["y"])
+    cycles = [
+        json.loads(nacre("info", program, "--json").out)["profile"]["cycles"]
+        for program in (files / "model.nacre", "apart.nacre")
+    ]
+    assert cycles[0] < cycles[1]
 
 
 def test_dtypes_and_methods_make_a_difference(nacre, files):
@@ -132,12 +138,14 @@ def test_shape_fixes_an_open_input(nacre, tmp_path, make_model):
 
 # --- opt -------------------------------------------------------------------------------------------------
 def test_opt_lists_passes_with_options(nacre):
-    from nacre.passes.pipeline import list_passes
+    from nacre.passes.manager import Canonicalize, Cse
+    from nacre.passes.pipeline import list_passes, parse_passes
 
     found = nacre("opt", "--list").out
     for name in ("graph-fold-batch-norm", "npu-select", "canonicalize", "quantise-to-qnn"):
         assert f"\n{name}\n    " in "\n" + found
     assert "{dtype: str = int8}" in found
+    assert [type(one) for one in parse_passes("canonicalize,cse")] == [Canonicalize, Cse]
     described, others = list_passes()
     assert "convert-arith-to-riscv" in others
     assert all(one.summary for one in described if one.name != "dce")
@@ -274,7 +282,7 @@ def test_the_entry_point_and_a_closed_pipe(files):
     done = subprocess.run([script("nacre"), "--version"], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("nacre ")
     command = subprocess.Popen(
-        [script("nacre"), "disasm", files / "model.nacre"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [script("nacre"), "info", files / "model.nacre"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert command.stdout is not None and command.stderr is not None
     command.stdout.close()
@@ -305,6 +313,50 @@ def test_an_interrupt_leaves_quietly(nacre, files, monkeypatch):
     monkeypatch.setattr(info, "program_info", interrupted)
     found = nacre("info", files / "model.nacre")
     assert (found.code, found.out, found.err) == (130, "", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_narrow_terminal_gets_lines_that_fit(files):
+    import pty
+
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"COLUMNS": "60", "TERM": "xterm"}
+    command = [script("nacre"), "info", files / "model.nacre"]
+    done = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            shown += chunk
+    except OSError:
+        pass  # Linux says "no more" in this way
+    assert done.wait() == 0
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).splitlines()
+    assert max(map(len, lines)) <= 60 and any("conv1" in line for line in lines)
+
+
+def test_without_a_terminal_long_work_gives_lines(monkeypatch, capsys):
+    from nacre.cli import screen
+
+    for patience, expected in ((1e9, []), (0.0, ["nacre: cse (1 of 2)", "nacre: calibrating (7 done)"])):
+        monkeypatch.setattr(screen, "QUIET_SECONDS", patience)
+        with screen.progress() as report:
+            report("cse", 1, 2)
+            report("calibrating", 7, None)
+        assert capsys.readouterr().err.splitlines() == expected
+
+
+def test_text_of_a_level_compiles_to_the_same_program(nacre, files):
+    for level in ("graph", "qnn"):
+        assert nacre("compile", *compile_options(files), "--stop-after", level).code == 0
+        assert nacre("compile", f"model.{level}.mlir", "--target", "tiny", "-o", "m.nacre").code == 0
+        assert Path("m.nacre").read_bytes() == (files / "model.nacre").read_bytes()
+
+
+def test_the_graph_level_needs_no_calibration(nacre, files):
+    options = ("--target", "tiny", "--stop-after", "graph")
+    assert nacre("compile", files / "model.onnx", *options).code == 0
+    assert nacre("run", "model.graph.mlir", "--random", 0).code == 0
 
 
 def test_progress_names_passes_in_order(files):

@@ -227,6 +227,30 @@ def test_text_cut_anywhere(graph_text, refused):
         refused("info", "cut.mlir")
 
 
+def test_what_xdsl_refuses_is_one_line(refused, files, monkeypatch):
+    from nacre.backends import compile as compiling
+    from xdsl.utils.exceptions import PassFailedException, VerifyException
+
+    for kind in (PassFailedException, VerifyException):
+
+        def refuse(*args: object, kind: type[Exception] = kind, **options: object) -> None:
+            raise kind("the reason\n\nbuiltin.module {\n}")
+
+        monkeypatch.setattr(compiling, "load_model", refuse)
+        assert refused("info", files / "model.onnx") == "nacre: error: the reason\n"
+
+
+def test_a_bug_is_a_traceback(nacre, files, monkeypatch):
+    from nacre.cli import info
+
+    def wrong(*args: object) -> None:
+        raise KeyError("bug")
+
+    monkeypatch.setattr(info, "program_info", wrong)
+    with pytest.raises(KeyError):
+        nacre("info", files / "model.nacre")
+
+
 def test_inputs_that_are_no_fixed_tensors(refused):
     for kind in ("i32", "tensor<?x3xf32>", "memref<3xf32>"):
         Path("m.mlir").write_text(f"func.func @main(%0: {kind}) {{\n  func.return\n}}\n")
@@ -269,7 +293,7 @@ def sections(data: bytes) -> dict[str, tuple[int, int]]:
     return {name: (body.ctypes.data - start, len(body)) for name, body in file.sections.items()}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damage_is_always_found(files, capsys, tmp_path, data):
     """A flipped bit or a cut anywhere is one line; one in the constants needs --check."""

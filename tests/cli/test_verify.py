@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from nacre.errors import FileFormatError, InputError
+from nacre.frontends.onnx.golden import OnnxGolden
 from nacre.runtime.flatfile import open_file, pack
 from onnx import TensorProto, helper, numpy_helper
 
@@ -53,8 +54,9 @@ def build(rename: Callable[[str], str] = lambda name: name) -> onnx.ModelProto:
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 10, 10])],
         [helper.make_tensor_value_info(rename("soft_out"), TensorProto.FLOAT, [1, 5])],
         [
-            weight("w1", 8, 3, 3, 3), weight("b1", 8), positive("gamma", 8), weight("beta", 8), weight("mean", 8),
-            positive("var", 8), weight("w2", 8, 8, 3, 3), weight("b2", 8), weight("w3", 400, 5), weight("b3", 5),
+            weight("w1", 8, 3, 3, 3), weight("b1", 8), positive("gamma", 8), weight("beta", 8),
+            weight("mean", 8), positive("var", 8), weight("w2", 8, 8, 3, 3), weight("b2", 8),
+            weight("w3", 400, 5), weight("b3", 5),
         ],
     )  # fmt: skip
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -126,7 +128,8 @@ def test_table_fits_80_columns(verify: Any, files: Files) -> None:
 
 def test_worst_shows_the_lowest_sqnr_first(verify: Any, files: Files) -> None:
     found = json.loads(verify("--samples", files.samples, "--json").out)
-    sqnr = {r["tensor"]: r["levels"]["program"]["sqnr_db"] for r in found["tensors"] if "program" in r["levels"]}
+    levels = {row["tensor"]: row["levels"] for row in found["tensors"]}
+    sqnr = {name: held["program"]["sqnr_db"] for name, held in levels.items() if "program" in held}
     shown = verify("--samples", files.samples, "--worst", 2).out.split("\n\n")[0].splitlines()[1:]
     assert [line.split()[1] for line in shown] == sorted(sqnr, key=sqnr.__getitem__)[:2]
 
@@ -162,6 +165,44 @@ def test_reference_evaluator_serves_aloud_without_onnxruntime(
     assert result.code == 0, result.err
     assert "onnxruntime is not installed" in result.err
     assert json.loads(result.out)["framework"] == "onnx.reference"
+
+
+def test_nested_concats_and_portions_of_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views of views are read when they are complete, and a split of the work changes nothing."""
+    edges = [
+        ("Relu", ["image"], "a", {}), ("Sigmoid", ["image"], "b", {}), ("Tanh", ["a"], "c", {}),
+        ("Concat", ["a", "b"], "left", {"axis": 2}), ("Concat", ["c", "b"], "right", {"axis": 2}),
+        ("Concat", ["left", "right"], "whole", {"axis": 1}),
+        ("MaxPool", ["whole"], "pool", {"kernel_shape": [2, 2]}),
+    ]  # fmt: skip
+    nodes = [helper.make_node(op, inputs, [name], f"n_{name}", **more) for op, inputs, name, more in edges]
+    inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 10, 10])]
+    outputs = [helper.make_tensor_value_info("pool", TensorProto.FLOAT, None)]
+    graph = helper.make_graph(nodes, "g", inputs, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    samples = {"image": images(2, 0)}
+
+    def figures() -> tuple[object, int]:
+        runs = 0
+        run = OnnxGolden.run
+
+        def counted(*arguments: Any) -> Any:
+            nonlocal runs
+            runs += 1
+            return run(*arguments)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(OnnxGolden, "run", counted)
+            report = nacre.verify(model, samples, target="tiny", calibration=samples)
+        assert report.holds, report.failures
+        assert all("program" in row.statistics for row in report.rows)
+        return report.to_json()["tensors"], runs
+
+    whole, runs = figures()
+    assert runs == 2
+    monkeypatch.setattr("nacre.backends.verify.PORTION_BYTES", 3000)
+    parts, runs = figures()
+    assert parts == whole and runs > 6
 
 
 # --- what has to fail ------------------------------------------------------------------------------------
@@ -214,7 +255,7 @@ def test_changed_byte_with_a_stale_checksum_is_refused(files: Files, tmp_path: P
     damaged = tmp_path / "damaged.nacre"
     damaged.write_bytes(content)
     with pytest.raises(FileFormatError, match="constants"):
-        nacre.verify(files.model, files.samples, program=damaged, target="tiny", calibration=files.calibration)
+        nacre.verify(files.model, files.samples, program=damaged, dtype="float32")
 
 
 def test_renamed_model_compares_nothing_and_fails(verify: Any, files: Files, tmp_path: Path) -> None:
@@ -223,7 +264,7 @@ def test_renamed_model_compares_nothing_and_fails(verify: Any, files: Files, tmp
     result = verify("--samples", files.samples, "--program", files.program, model=renamed)
     assert result.code == 1
     assert "nothing could be compared: the program level" in result.err
-    assert verify("--samples", files.samples, model=renamed).code == 0  # with a program of its own all is well
+    assert verify("--samples", files.samples, model=renamed).code == 0  # its own program is another matter
 
 
 def test_renamed_output_alone_fails(verify: Any, files: Files, tmp_path: Path) -> None:
@@ -231,7 +272,7 @@ def test_renamed_output_alone_fails(verify: Any, files: Files, tmp_path: Path) -
     onnx.save(build(lambda name: "probabilities" if name == "soft_out" else name), renamed)
     result = verify("--samples", files.samples, "--program", files.program, model=renamed)
     assert result.code == 1
-    assert "the output 'probabilities' could not be compared: it does not exist at the program level" in result.err
+    assert "'probabilities' could not be compared: it does not exist at the program level" in result.err
 
 
 def test_program_of_other_weights_fails(verify: Any, files: Files, tmp_path: Path) -> None:
@@ -266,8 +307,8 @@ def test_wrong_kernel_at_graph_level_names_its_layer(files: Files, monkeypatch: 
     from nacre.dialects import graph
     from nacre.runtime.kernel import KERNELS
 
-    right = KERNELS[graph.PoolOp]
-    monkeypatch.setitem(KERNELS, graph.PoolOp, lambda *a: tuple(x * 1.01 for x in right(*a)))  # type: ignore[misc]
+    right = KERNELS[graph.MaxPoolOp]
+    monkeypatch.setitem(KERNELS, graph.MaxPoolOp, lambda *a: right(*a) * np.float32(1.01))  # type: ignore[misc]
     report = nacre.verify(files.model, files.samples, target="tiny", dtype="float32")
     assert [t for t in report.failures if "graph level differs from onnxruntime" in t and "layer 'pool'" in t]
 
@@ -330,4 +371,4 @@ def test_trained_networks_hold(model: str, scale: float, target: str) -> None:
     for row in report.rows:
         for level in report.levels:
             assert level in row.statistics or row.fused[level], (row.tensor, level)
-    assert sum("program" in row.statistics for row in report.rows) >= 5
+    assert sum("program" in row.statistics for row in report.rows) >= 3

@@ -409,3 +409,28 @@ def test_a_copy_into_a_concat_is_elided_where_the_place_is_dense(npu):
     before, made = npu.select(module), npu.fused(module, ElideCopiesPass())
     assert npu.names(before).count("copy") == 2
     assert npu.names(made).count("copy") == 1
+
+
+def test_a_place_that_others_write_too_is_copied_to(npu):
+    module = parse_module("""
+    builtin.module attributes {npu.form = "layer", nacre.target = "tiny"} {
+      func.func @main(%x: !npu.buffer<4xi8, dram> {nacre.name = "x", npu.kind = "input"},
+                      %y: !npu.buffer<4xi8, dram> {nacre.name = "y", npu.kind = "output"}) {
+        %t = npu.alloc : !npu.buffer<4xi8, dram>
+        npu.clamp src(%x) dst(%t) {low = -90}
+        npu.fill dst(%y) {value = 7}
+        npu.copy src(%t) dst(%y)
+        func.return
+      }
+    }""")
+    feeds = {"x": np.array([-128, 5, 6, 100], np.int8)}
+    made = npu.lowered(module, ElideCopiesPass())
+    npu.everywhere(made, feeds, interpret_npu(module, feeds))
+    assert npu.names(made) == ["clamp", "fill", "copy"]
+
+
+def test_the_place_stands_for_the_tensors_of_what_was_copied(npu):
+    net = npu.Net(SHAPE)
+    x = net.conv(net.args[0])
+    made = npu.fused(net.done(net.reshape(x, (504,))), ElideCopiesPass())
+    assert [s.tensor for s in sources_of(npu.instructions(made)[0].buffers("ofm")[0])] == ["conv0"]

@@ -314,7 +314,7 @@ CASES = {
     "avg pool 1-D": lambda n: pool(graph.AvgPoolOp, n, n.input(1, 900, 9), (3,), strides=(2,), pads=(1, 1)),
     "avg pool of 60x60 in 64x64": lambda n: pool(graph.AvgPoolOp, n, n.input(1, 64, 61, 2), (60, 60), pads=(3, 1, 0, 2)),
     "avg pool int8": lambda n: pool(qnn.AvgPoolOp, n, n.input(1, 30, 31, 39, element=Q8), (3, 3), pads=(1, 1, 1, 1)),
-    "avg pool int8 of 100x100": lambda n: pool(qnn.AvgPoolOp, n, n.input(1, 101, 100, 2, element=Q8), (100, 100), pads=(9, 0, 0, 9)),
+    "avg pool int8 of 100x100": lambda n: pool(qnn.AvgPoolOp, n, n.input(1, 101, 100, 2, element=Q8), (100, 100), pads=(1, 0, 0, 1)),
     "lrn": P(graph.LrnOp, R(1, 9, 10, 64), size=5, alpha=0.1),
     "lrn over 3000": P(graph.LrnOp, R(1, 1, 1, 3000), size=2500, alpha=0.1),
     "resize nearest": P(graph.ResizeOp, R(1, 20, 30, 7), sizes=(33, 21), mode="nearest", coordinates="asymmetric"),
@@ -360,6 +360,13 @@ CASES = {
     "requantise int8": P(qnn.RequantiseOp, R(90, 191, element=Q8), element=Q8, multiplier=1073741824, shift=1),
     "clamp int8": P(qnn.ClampOp, R(90, 191, element=Q8), element=Q8, low=-3, high=50),
     "max int8": P(graph.MaxOp, R(90, 191, element=Q8), R(191, element=Q8)),
+    "mean int8": P(qnn.MeanOp, R(3, 70, 9, 11, element=Q8), element=Q8, axes=(0, 3), keepdims=False, multiplier=1073741824, shift=1),
+    "mean int8 over a feature map": P(qnn.MeanOp, R(1, 60, 61, 5, element=Q8), element=Q8, axes=(1, 2), multiplier=1073741824, shift=1),
+    "sum int8": P(qnn.SumOp, R(50, 900, element=Q8), element=Q8, axes=(1,), multiplier=1073741824, shift=-6),
+    "leaky relu int8": P(qnn.LeakyReluOp, R(90, 191, element=Q8), element=Q8, rescale=(3, 3, 1073741824, 1, 1073741824, -4, 3)),
+    "resize uint8 in floats": P(qnn.ResizeFloatOp, R(1, 20, 30, 17, element=QU8), element=QU8, sizes=(33, 70), half_pixel=True),
+    "softmax int16": P(qnn.Softmax16Op, R(9, 900, element=Q16), element=quantised(i16, 1 / 32768), multiplier=1374389534, shift=3),
+    "softmax over 10000 int16": P(qnn.Softmax16Op, R(2, 10000, element=Q16), element=quantised(i16, 1 / 32768), multiplier=1374389534, shift=3),
     "table": table8,
     # moves
     "transpose of rank 6": P(graph.TransposeOp, R(3, 4, 5, 6, 7, 2), permutation=(5, 2, 0, 4, 1, 3)),
@@ -460,7 +467,7 @@ def random_window(net, r, kind):
     dilations = (1, 1) if kind == "average int8" else (r.randint(1, 2), r.randint(1, 2))
     most = (k - 1 if kind == "average int8" else 4 for k in (*kernel, *kernel))
     p = {"strides": strides, "pads": tuple(r.randint(0, m) for m in most), "dilations": dilations}
-    h, w = (r.randint(d * (k - 1) + 1, 30) for d, k in zip(dilations, kernel))
+    h, w = (r.randint(d * (k - 1) + 1, 18) for d, k in zip(dilations, kernel))
     c, filters = r.randint(1, 20), r.randint(1, 3)
     x = net.input(r.randint(1, 2), h, w, c, element=Q8 if "int8" in kind else None)
     match kind:
@@ -498,8 +505,8 @@ def random_axes(net, r, kind):
             sizes = (r.randint(1, 40), r.randint(1, 40))
             return net.put(graph.ResizeOp, net.input(*shape), sizes=sizes, mode=mode, coordinates=place)
         case "pad":
-            low, high = (tuple(r.randint(0, d - 1) for d in shape) for _ in range(2))
-            return net.put(graph.PadOp, net.input(*shape), low=low, high=high, mode=r.choice(graph.PAD_MODES))
+            low, high = (tuple(r.randint(0, d - 1) for d in shape[:3]) for _ in range(2))
+            return net.put(graph.PadOp, net.input(*shape[:3]), low=low, high=high, mode=r.choice(graph.PAD_MODES))
         case "softmax":
             return net.put(graph.SoftmaxOp, net.input(*shape), axis=r.randrange(4))
         case "argmax":
@@ -525,7 +532,7 @@ def test_random_shapes_on_smaller_machines(kind, seed, tmp_path):
     with np.errstate(all="ignore"):
         module = net.finish(make(net, r, kind))
         want = interpret(module, net.feeds)
-        got = at_every_level(module, net.feeds, small_machine(tmp_path, r.choice((1024, 2048, 4096))))
+        got = at_every_level(module, net.feeds, small_machine(tmp_path, r.choice((2048, 4096))))
     assert_as(want, got, exact=kind not in ("conv", "depthwise", "transposed"))
 
 
@@ -623,7 +630,7 @@ def test_cuts_of_common_layers_move_little_more_than_everything_once(name):
     for tiling in selected(LAYERS[name], "v853"):
         loaded: dict = {}
         moved = 0
-        for _, piece in planned(tiling.op, tiling, machine).work:  # type: ignore[call-arg]
+        for _, piece in planned(tiling.op, tiling, machine, machine.sram_bytes).work:
             for port, index, box in piece.boxes():
                 if port == tiling.output or loaded.get((port, index)) != box:
                     moved += dma_bytes(tiling, port, index, box, machine.dram_burst)
@@ -704,7 +711,7 @@ def test_slots_are_a_place_when_nothing_else_is(monkeypatch):
     place_in_order(lives, 96, [])
     assert_apart(lives, 96)
     op = lives[0].buffer.owner
-    with pytest.raises(MachineError, match="96 bytes of buffers live at once and find no places in 64"):
+    with pytest.raises(MachineError, match="112 bytes of buffers live at once and find no places in 64"):
         place_in_order(lifetimes((32, 0, 1), (32, 0, 3), (48, 0, 3)), 64, [op])
 
 

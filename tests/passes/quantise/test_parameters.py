@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from nacre.dialects.quant import quantised, storage_range
 from nacre.dialects.types import i8, u8
 from nacre.errors import CompileError
-from nacre.passes.quantise.parameters import INT32_MAX, activation_type, ones, quantise_weight, stored
+from nacre.passes.quantise.parameters import SUM_MAX, activation_type, ones, quantise_weight, stored
 from nacre.passes.quantise.ranges import Range
 from nacre.runtime.kernels.quantised_elementwise import dequantise
 
@@ -66,7 +66,7 @@ def test_weights(weight: np.ndarray, data, storage) -> None:
     scale = ifm.scale * made.scales
     assert (np.abs(made.bias * scale - bias) <= scale * 0.50001).all()
     reach = max(abs(v - ifm.zero) for v in storage_range(storage))
-    assert (np.abs(centred).sum(axis=(0, 1)) * reach + np.abs(made.bias.astype(np.int64)) <= INT32_MAX).all()
+    assert (np.abs(centred).sum(axis=(0, 1)) * reach + np.abs(made.bias.astype(np.int64)) <= SUM_MAX[1]).all()
 
 
 def test_int8_weights_use_their_range() -> None:
@@ -96,7 +96,7 @@ def test_a_large_bias_enlarges_its_channel_alone() -> None:
 def test_sums_that_would_leave_int32_enlarge_the_scale() -> None:
     weight = np.ones((70_000, 1), np.float32)
     made = quantise_weight(weight, None, quantised(i8, 0.1, -128))
-    assert made.values.astype(np.int64).sum() * 255 <= INT32_MAX and made.values[0, 0] >= 115
+    assert made.values.astype(np.int64).sum() * 255 <= SUM_MAX[1] and made.values[0, 0] >= 115
 
 
 def test_ones() -> None:

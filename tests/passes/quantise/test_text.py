@@ -139,7 +139,7 @@ def test_indices_move_data(ir) -> None:
 @pytest.mark.parametrize(
     ("dtype", "text", "message"),
     [
-        ("int16", "", "'int16' does not exist yet; int8 and uint8 do"),
+        ("int4", "", "no quantisation to 'int4'; there is one to int8, uint8, int16, int16x8"),
         ("int8", "", "the input 'arg0' has no calibrated range"),
         ("int8", "{nacre.range = [0.0 : f32, 1.0 : f32]}", r"layer 't1' \(graph.tanh\) has no calibrated"),
         ("int8", "{nacre.range = [1.0 : f32, 0.0 : f32]}", "is no range: two finite floats"),
