@@ -75,11 +75,13 @@ def compile(
     verify_each: bool = False,
     progress: Progress | None = None,
 ) -> Program:
-    """Compile a model (.onnx file or ModelProto, .tflite file or bytes, .mlir file, graph module) for a target.
+    """Compile a model (.onnx file or ModelProto, .tflite file or bytes, .mlir file, graph module) for a
+    target.
 
     dtype: int8 (the default), uint8, int16 or int16x8 (16-bit activations, 8-bit weights), which need
-    calibration data, or float32; a model that is quantised already has its own. calibration: a folder, .npz, iterable of {name: array}, or an ONNX Runtime
-    CalibrationDataReader. shapes: what dynamic inputs are fixed to. fuse: let the NN engine do what follows a
+    calibration data, or float32; a model that is quantised already has its own. calibration: a folder, .npz,
+    iterable of {name: array}, or an ONNX Runtime CalibrationDataReader. shapes: what dynamic inputs are fixed
+    to. fuse: let the NN engine do what follows a
     convolution. stop_after: graph, qnn, npu or schedule.
 
     Raises NacreError (CompileError, ImportFailed, MachineError, InputError) in one sentence for what cannot

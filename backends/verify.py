@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from xdsl.dialects.builtin import ModuleOp
 
+from ..dialects.quant import QuantType
+from ..dialects.types import element_type
 from ..errors import InputError
 from ..passes.quantise.ranges import range_of
 from ..runtime.comparison import (
@@ -32,9 +34,9 @@ from ..runtime.comparison import (
     collect_module,
     collect_npu,
 )
-from ..runtime.interpreter import argument_names, main_function
+from ..runtime.interpreter import argument_names, main_function, result_names
 from .calibration import calibration_batches
-from .compile import Progress, compile
+from .compile import Progress, compile, level_of
 from .session import Session
 
 MIN_SQNR = 20.0
@@ -42,6 +44,8 @@ MIN_SQNR = 20.0
 FLOAT_TOLERANCE = 1e-3
 """The largest error at a float level, as a share of the tensor's largest magnitude. Another order of float
 sums gives about 1e-6 a layer, and deep networks multiply that; a wrong pad, axis or epsilon is well above."""
+INTEGER_TOLERANCE = 1e-5
+"""The same for a model that computes in integers itself: less than one step of 16 bits."""
 INTEGER_AGREEMENT = 0.9
 """The share of an integer or boolean output (class numbers) that has to be equal at a quantised level."""
 DROP = 10.0
@@ -67,6 +71,8 @@ class Report:
     samples: int = 0
     program: str | None = None
     random: bool = False
+    integers: bool = False
+    """Whether the source model computes in integers already, so that all levels should equal it."""
     comparison: Comparison = field(default_factory=lambda: Comparison([], []))
     failures: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -113,7 +119,7 @@ def verify(
     random: int | None = None,
     program: str | os.PathLike[str] | None = None,
     target: str = "v853",
-    dtype: str = "int8",
+    dtype: str | None = None,
     calibration: Any = None,
     calibration_method: str = "min-max",
     shapes: Mapping[str, Sequence[int]] | None = None,
@@ -122,7 +128,7 @@ def verify(
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda text: print(f"nacre: {text}", file=sys.stderr),
 ) -> Report:
-    """Compile an ONNX model and compare all levels with the source framework, tensor by tensor.
+    """Compile an ONNX or TFLite model and compare all levels with the source framework, tensor by tensor.
 
     inputs: samples, in the forms that calibration data may have; or random: a seed, for one sample that fills
     the calibrated ranges. program: a saved program to compare instead of the one compiled here; it is held
@@ -150,13 +156,15 @@ def verify(
     exact = [name for name in collectors if name != "graph"]
     pairs = list(pairwise(exact if len(exact) > 1 else ["graph", *exact]))
     report = Report(
-        model=label_of(model), target=target, dtype=dtype, framework=golden.framework,
+        model=label_of(model), target=target, dtype=str(compiled.report["dtype"]), framework=golden.framework,
         levels=list(collectors), outputs=list(golden.outputs),
         program=None if program is None else os.fspath(program), random=random is not None,
+        integers=level_of(graph) != "graph",
         comparison=Comparison(golden.tensors, pairs),
     )  # fmt: skip
+    types = output_types(graph)
     for feeds in samples:
-        compare_sample(report.comparison, golden, collectors, feeds)
+        compare_sample(report.comparison, golden, collectors, feeds, types)
         report.samples += 1
         if progress is not None:
             progress("comparing", report.samples, None)
@@ -167,25 +175,45 @@ def verify(
 
 
 def compare_sample(
-    comparison: Comparison, golden: Golden, collectors: Mapping[str, Collect], feeds: Feeds
+    comparison: Comparison,
+    golden: Golden,
+    collectors: Mapping[str, Collect],
+    feeds: Feeds,
+    types: Mapping[str, tuple[float, int]],
 ) -> None:
-    """Run one sample in the source framework and at every level."""
+    """Run one sample in the source framework and at every level. `types`: see output_types."""
     for portion in golden.portions(PORTION_BYTES):
         names = [tensor.name for tensor in portion]
-        expected = golden.run(feeds, names)
-        comparison.add(expected, {name: collect(feeds, set(names)) for name, collect in collectors.items()})
+        levels = {name: collect(feeds, set(names)) for name, collect in collectors.items()}
+        for level in levels.values():
+            level.give_meaning(types)
+        comparison.add(golden.run(feeds, names), levels)
+
+
+def output_types(module: ModuleOp) -> dict[str, tuple[float, int]]:
+    """Scale and zero point of the outputs that are integers standing for reals."""
+    function = main_function(module)
+    returned = function.get_return_op()
+    assert returned is not None
+    elements = {n: element_type(v) for n, v in zip(result_names(function), returned.operands)}
+    return {n: (e.scale, e.zero) for n, e in elements.items() if isinstance(e, QuantType)}
 
 
 # --- what is compared ------------------------------------------------------------------------------------
 def golden_of(model: Any, shapes: Mapping[str, Sequence[int]] | None, say: Callable[[str], None]) -> Golden:
     """The model in its source framework. Raises InputError for a model that has none."""
     if isinstance(model, ModuleOp):
-        raise InputError("a module has no source framework to run in: give the .onnx model it came from")
-    if isinstance(model, (str, os.PathLike)) and Path(model).suffix in (".mlir", ".nacre", ".tflite"):
+        raise InputError("a module has no source framework to run in: give the model it came from")
+    suffix = Path(model).suffix if isinstance(model, (str, os.PathLike)) else ""
+    if suffix in (".mlir", ".nacre"):
         raise InputError(
-            f"'{os.fspath(model)}' cannot be run in a source framework: give the .onnx model"
-            + (", and the program with --program" if Path(model).suffix == ".nacre" else "")
+            f"'{os.fspath(model)}' cannot be run in a source framework: give the .onnx or .tflite model"
+            + (", and the program with --program" if suffix == ".nacre" else "")
         )
+    if suffix == ".tflite" or isinstance(model, bytes):
+        from ..frontends.tflite.golden import TfliteGolden
+
+        return TfliteGolden(model, shapes, say)
     from ..frontends.onnx.golden import OnnxGolden  # onnx takes a while to import
 
     return OnnxGolden(model, shapes, say)  # type: ignore[return-value]
@@ -193,7 +221,9 @@ def golden_of(model: Any, shapes: Mapping[str, Sequence[int]] | None, say: Calla
 
 def label_of(model: Any) -> str:
     """What to call a model."""
-    return os.fspath(model) if isinstance(model, (str, os.PathLike)) else model.graph.name or "model"
+    if isinstance(model, (str, os.PathLike)):
+        return os.fspath(model)
+    return "model" if isinstance(model, bytes) else model.graph.name or "model"
 
 
 def checked_session(program: str | os.PathLike[str]) -> Session:
@@ -262,7 +292,8 @@ def judge(report: Report, min_sqnr: float) -> None:
         return
     report.failures += missing_outputs(report)
     report.failures += [problem for row in report.rows for problem in row.problems]
-    quantised = [level for level in report.levels if level != "graph" and report.dtype != "float32"]
+    lossy = report.dtype != "float32" and not report.integers
+    quantised = [level for level in report.levels if lossy and level != "graph"]
     for level in report.levels:
         if level not in quantised:
             report.failures += float_failure(report, level)
@@ -290,7 +321,10 @@ def missing_outputs(report: Report) -> Iterator[str]:
 
 def float_failure(report: Report, level: str) -> Iterator[str]:
     """The first tensor that is off at a float level, and how many there are."""
-    wrong = [row for row in report.rows if level in row.statistics and off(row, row.statistics[level])]
+    tolerance = INTEGER_TOLERANCE if report.integers else FLOAT_TOLERANCE
+    wrong = [
+        row for row in report.rows if level in row.statistics and off(row, row.statistics[level], tolerance)
+    ]
     if wrong:
         first = wrong[0]
         statistic = first.statistics[level]
@@ -300,13 +334,13 @@ def float_failure(report: Report, level: str) -> Iterator[str]:
         yield (
             f"the {level} level differs from {report.framework} first in layer '{'+'.join(layers)}': "
             f"'{first.tensor.name}' is off by up to {statistic.max_abs:.3g}, {statistic.relative:.2g} of its "
-            f"largest magnitude ({FLOAT_TOLERANCE:g} is tolerated); {count(wrong)}"
+            f"largest magnitude ({tolerance:g} is tolerated); {count(wrong)}"
         )
 
 
-def off(row: Row, statistic: Statistic) -> bool:
+def off(row: Row, statistic: Statistic, tolerance: float) -> bool:
     """Whether a tensor differs from the source by more than float sums explain."""
-    return statistic.relative > FLOAT_TOLERANCE if row.is_float else statistic.equal < 1.0
+    return statistic.relative > tolerance if row.is_float else statistic.equal < 1.0
 
 
 def bits_failure(report: Report, pair: tuple[str, str]) -> Iterator[str]:

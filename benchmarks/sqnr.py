@@ -1,11 +1,12 @@
-"""Accuracy of int8 quantisation beside ONNX Runtime's own static quantiser, on the same calibration inputs.
+"""Accuracy of quantisation beside ONNX Runtime's own static int8 quantiser, on the same calibration inputs.
 
-    python -m nacre.benchmarks.sqnr MODEL.onnx … [--inputs accept.py] [--samples 32] [--calibration 16]
+    python -m nacre.benchmarks.sqnr MODEL.onnx … [--inputs accept.py] [--dtype int8] [--samples 32] [--calibration 16]
 
 For each model: the signal-to-noise ratio of all outputs against ONNX Runtime's float results, over inputs
 not used for calibration, for Nacre (qnn interpreted) and for ONNX Runtime; how often the largest output is
 the float model's (top-1 of a classifier); and Nacre's ratio with inputs and outputs paired wrongly, to show
-what a meaningless figure looks like.
+what a meaningless figure looks like. For int16x8 also the ratio of the float model with nothing but its weights
+rounded to 8 bits, which 16-bit activations can come close to and not surpass.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from typing import NamedTuple
 import numpy as np
 from xdsl.dialects.builtin import ModuleOp
 
+from ..dialects import graph
 from ..errors import InputError, NacreError
 from ..frontends.onnx import import_onnx
 from ..passes.graph.simplify import SimplifyPass
 from ..passes.quantise.calibrate import calibrate
+from ..passes.quantise.parameters import SCHEMES, half_away, weight_scales
 from ..passes.quantise.quantise import quantise
 from ..passes.rewrite import canonicalize
 from ..runtime.interpreter import interpret
@@ -49,7 +52,23 @@ def prepared(model: str | os.PathLike) -> ModuleOp:
     return module
 
 
-def nacre_int8(model: Path, calibration: Iterable[Feeds], dtype: str = "int8") -> Run:
+def weights_alone(model: Path, dtype: str) -> Run:
+    """The float model, its weights rounded as `dtype` rounds them: symmetric, a scale an output channel."""
+    module = prepared(model)
+    storage = SCHEMES[dtype].weights
+    for op in list(module.walk()):
+        weight = {graph.ConvOp: "weight", graph.ConvTransposeOp: "weight", graph.MatmulOp: "b"}.get(type(op))
+        array = None if weight is None else graph.constant_of(getattr(op, weight))
+        if weight is None or array is None:
+            continue
+        scales = weight_scales(array.reshape(-1, array.shape[-1]).astype(np.float64), storage, 0)
+        rounded = graph.constant((half_away(array / scales) * scales).astype(np.float32), op)
+        op.parent.insert_op_before(rounded, op)
+        op.operands = [rounded.result if v is getattr(op, weight) else v for v in op.operands]
+    return lambda feeds: list(interpret(module, feeds).values())
+
+
+def nacre_quantised(model: Path, calibration: Iterable[Feeds], dtype: str = "int8") -> Run:
     """The model quantised by Nacre and interpreted at the qnn level."""
     module = prepared(model)
     calibrate(module, calibration)
@@ -174,7 +193,7 @@ def measure(model: Path, samples: int, calibration: int, dtype: str, script: Pat
     feeds = inputs_of(model, calibration + samples, script)
     known, fresh = feeds[:calibration], feeds[calibration:]
     start = time.perf_counter()
-    ours = nacre_int8(model, known, dtype)
+    ours = nacre_quantised(model, known, dtype)
     seconds = time.perf_counter() - start
     with tempfile.TemporaryDirectory() as folder:
         theirs = onnx_runtime_int8(model, known, Path(folder))
@@ -183,8 +202,12 @@ def measure(model: Path, samples: int, calibration: int, dtype: str, script: Pat
     found = [ours(f) for f in fresh]
     nacre, peer = accuracy(wanted, found), accuracy(wanted, [theirs(f) for f in fresh])
     shuffled = accuracy(wanted, found[1:] + found[:1])
+    alone = ""
+    if dtype == "int16x8":
+        run = weights_alone(model, dtype)
+        alone = f"weights alone {accuracy(wanted, [run(f) for f in fresh]).sqnr:6.2f} dB  "
     return (
-        f"{model.name:24} nacre {nacre.sqnr:6.2f} dB  onnxruntime {peer.sqnr:6.2f} dB  "
+        f"{model.name:24} nacre {nacre.sqnr:6.2f} dB  {alone}onnxruntime int8 {peer.sqnr:6.2f} dB  "
         f"top-1 {nacre.agreement:6.1%} / {peer.agreement:6.1%}  wrongly paired {shuffled.sqnr:6.2f} dB  "
         f"quantised in {seconds:.1f} s"
     )
@@ -201,7 +224,7 @@ def main() -> int:
     parser.add_argument("--inputs", type=Path, metavar="SCRIPT", help="makes the inputs of the known models")
     parser.add_argument("--samples", type=int, default=32, help="inputs to compare on (32)")
     parser.add_argument("--calibration", type=int, default=16, help="inputs to calibrate on (16)")
-    parser.add_argument("--dtype", default="int8", help="int8 (the default) or uint8; ONNX Runtime does int8")
+    parser.add_argument("--dtype", default="int8", help="int8 (the default), uint8, int16 or int16x8")
     options = parser.parse_args()
     for model in options.models:
         try:

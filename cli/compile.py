@@ -10,11 +10,11 @@ from . import output, screen
 
 HELP = "compile a model into a .nacre file"
 DESCRIPTION = """\
-Compile an .onnx model (or .mlir text at the graph or qnn level) for a target.
+Compile an .onnx or .tflite model (or .mlir text at the graph or qnn level) for a target.
 
   nacre compile model.onnx --target v853 --calibration samples/ -o model.nacre
   nacre compile model.onnx --dtype float32 --shape image=1,3,224,224
-  nacre compile model.onnx --calibration samples.npz --stop-after qnn   # text to look at
+  nacre compile model.onnx --calibration samples.npz --stop-after qnn
 
 Integer types need calibration data: .npy or .npz files with representative inputs.
 """
@@ -32,7 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def compile_options(parser: argparse.ArgumentParser) -> None:
     """The model and how to compile it, for every command that compiles."""
-    parser.add_argument("model", metavar="MODEL", help="an .onnx file, or .mlir text")
+    parser.add_argument("model", metavar="MODEL", help="an .onnx or .tflite file, or .mlir text")
     parser.add_argument(
         "--target", default="v853", metavar="NAME|FILE", help="a machine's name or .toml file; default v853"
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 HELP = "show what is in a program, text or model"
 DESCRIPTION = """\
 Show a .nacre program (memory, instructions, what each layer takes and where it runs), or count what is in
-.mlir text or an .onnx model.
+.mlir text or in a source model.
 
   nacre info model.nacre
   nacre info model.nacre --check      # every checksum, the constants' too
@@ -31,7 +31,7 @@ Show a .nacre program (memory, instructions, what each layer takes and where it 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("file", metavar="FILE", help="a .nacre, .mlir or .onnx file")
+    parser.add_argument("file", metavar="FILE", help="a .nacre, .mlir, .onnx or .tflite file")
     parser.add_argument(
         "--shape", action="append", default=[], metavar="NAME=1,3,…", help="fixes an open input"
     )  # fmt: skip

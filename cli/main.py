@@ -10,6 +10,7 @@ import argparse
 import importlib
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from importlib.metadata import version
 
@@ -63,11 +64,20 @@ def told_by_xdsl(error: Exception) -> str | None:
     return first_line(error) if isinstance(error, DiagnosticException) else None
 
 
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Fits paragraphs to the terminal and leaves indented lines, the examples, alone."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = text.strip("\n").split("\n\n")
+        filled = [
+            p if p.startswith(" ") else textwrap.fill(p, width, break_on_hyphens=False) for p in paragraphs
+        ]
+        return textwrap.indent("\n\n".join(filled), indent)
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all subcommands."""
-    parser = argparse.ArgumentParser(
-        prog="nacre", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="nacre", description=DESCRIPTION, formatter_class=Help)
     parser.add_argument("--version", action="version", version=f"nacre {version('nacre')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in COMMANDS:
@@ -76,7 +86,7 @@ def make_parser() -> argparse.ArgumentParser:
             name,
             help=module.HELP,
             description=module.DESCRIPTION,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=Help,
         )
         module.arguments(sub)
         sub.set_defaults(run=module.run)

@@ -19,8 +19,8 @@ DESCRIPTION = """\
 Run passes over .mlir text of any level and print the result.
 
   nacre opt model.graph.mlir -p graph-simplify
-  nacre opt model.graph.mlir -p 'quantise-to-qnn{dtype=uint8},canonicalize,cse' -o q.mlir
-  nacre opt model.npu.mlir -p 'npu-tile{target=tiny}' --print-after-all --time-passes
+  nacre opt model.graph.mlir -p 'quantise-to-qnn{dtype=uint8},cse' -o q.mlir
+  nacre opt model.npu.mlir -p 'npu-tile{target=tiny}' --time-passes
   nacre opt --list
 
 Constants above 64 elements lie in a .safetensors file beside the text; -o writes both.
@@ -137,4 +137,8 @@ def show_list() -> None:
     import textwrap
 
     print("\nxDSL's own passes:")
-    print(textwrap.fill(", ".join(others), 80, initial_indent="    ", subsequent_indent="    "))
+    print(
+        textwrap.fill(
+            ", ".join(others), 80, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False
+        )
+    )

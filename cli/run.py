@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 HELP = "run a program, a model, or text of any level"
 DESCRIPTION = """\
-Run a .nacre program on the emulator, .mlir text of any level, or an .onnx model in float.
+Run a .nacre program on the emulator, .mlir text of any level, or a source model.
 
   nacre run model.nacre --input image=cat.npy --output result.npz
   nacre run model.nacre --random 0 --profile
@@ -33,7 +33,7 @@ SHOWN_VALUES = 16
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("file", metavar="FILE", help="a .nacre, .mlir or .onnx file")
+    parser.add_argument("file", metavar="FILE", help="a .nacre, .mlir, .onnx or .tflite file")
     parser.add_argument(
         "--input", action="append", default=[], metavar="NAME=FILE.npy", help="an input's array; repeat"
     )

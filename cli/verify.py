@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 HELP = "compare all levels with the source framework, layer by layer"
 DESCRIPTION = """\
-Compile an .onnx model and compare every level with the source framework, tensor by tensor.
+Compile an .onnx or .tflite model and compare every level with ONNX Runtime or LiteRT, tensor by tensor.
 
   nacre verify model.onnx --calibration samples/ --input image=cat.npy
   nacre verify model.onnx --calibration samples/ --samples others.npz --worst 5
@@ -92,12 +92,10 @@ def run(args: argparse.Namespace) -> None:
 
 def given_inputs(given: Sequence[str], model: str, shapes: Any) -> list[dict[str, Any]]:
     """The one sample of `--input`."""
-    from ..backends.program import node_arg
-    from ..frontends.onnx.model import graph_inputs, read_model
+    from ..backends.runnable import open_runnable
     from .run import read_inputs
 
-    inputs = graph_inputs(read_model(model).graph, shapes or {})
-    return [read_inputs(given, [node_arg(i.name, i.shape, i.dtype) for i in inputs])]
+    return [read_inputs(given, open_runnable(model, shapes=shapes).inputs)]
 
 
 # --- the table -------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from xdsl.utils.exceptions import VerifyException
 
 from .declarative import Canonicalizes, DeclarativeOp, flag, integer, ints, string
 from .graph import axis_of, broadcast_shape, check_bias, fail, per_axis, rank4, reduced_shape, window_sizes
-from .quant import QuantType
+from .quant import STORAGE_NAMES, QuantType
 from .rounding import Rounding
 from .types import dtype_of, element_type, i32, i64, shape_of, storage_of, tensor
 
@@ -189,19 +189,21 @@ class SameShapeOp(QnnOp):
 
 @irdl_op_definition
 class RequantiseOp(SameShapeOp):
-    """A change of scale and zero point; the storage type stays (a table changes that)."""
+    """A change of scale and zero point; the storage type stays, or becomes `to` (i8, u8 or i16)."""
 
     name = "qnn.requantise"
     multiplier = integer()
     shift = integer()
     input_zero = integer(0)
     result_zero = integer(0)
+    to = string("")
 
     def verify_(self) -> None:
         super().verify_()
         before, after = storage_of(element_type(self.input)), storage_of(element_type(self.result))
-        if before != after:
-            raise fail(self, f"keeps the storage type, but goes from {before} to {after}")
+        wanted = STORAGE_NAMES.get(to) if (to := self.parameters().to) else before
+        if wanted != after:
+            raise fail(self, f"goes from {before} to {to or before}, but the result is stored in {after}")
 
 
 @irdl_op_definition
@@ -358,6 +360,45 @@ class LeakyReluOp(SameShapeOp):
     def shape(self) -> tuple[int, ...]:
         if len(self.parameters().rescale) != 7:
             raise fail(self, "'rescale' has seven entries")
+        return super().shape()
+
+
+@irdl_op_definition
+class LogisticOp(SameShapeOp):
+    """TFLite's LOGISTIC of int16, interpolated; the result's scale is 1/32768."""
+
+    name = "qnn.logistic"
+    multiplier = integer()
+    shift = integer()
+
+
+@irdl_op_definition
+class TanhOp(SameShapeOp):
+    """TFLite's TANH of int16, interpolated; the result's scale is 1/32768."""
+
+    name = "qnn.tanh"
+    multiplier = integer()
+    shift = integer()
+
+
+@irdl_op_definition
+class L2NormalizeOp(SameShapeOp):
+    """TFLite's L2_NORMALIZATION over the last axis; the result's scale is 1/128."""
+
+    name = "qnn.l2_normalize"
+    input_zero = integer(0)
+
+
+@irdl_op_definition
+class SquaredDifferenceOp(ElementwiseOp):
+    """(a − b)², both rescaled first; `rescale` holds the twelve integers of TFLite's SQUARED_DIFFERENCE."""
+
+    name = "qnn.squared_difference"
+    rescale = ints()
+
+    def shape(self) -> tuple[int, ...]:
+        if len(self.parameters().rescale) != 12:
+            raise fail(self, "'rescale' has twelve entries")
         return super().shape()
 
 

@@ -145,7 +145,9 @@ class AliasPrinter(Printer):
                     self._names[element] = name
 
     def print_string_literal(self, string: str) -> None:
-        """A literal whose letters beyond ASCII stay as they are: xDSL reads its own escapes of them as bytes."""
+        """A literal whose letters beyond ASCII stay as they are: xDSL reads its own escapes of them as
+        bytes.
+        """
         escaped = string.replace("\\", "\\\\").replace('"', '\\"')
         self.print_string('"' + "".join(c if c >= " " else f"\\{ord(c):02X}" for c in escaped) + '"')
 

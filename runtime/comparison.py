@@ -41,10 +41,25 @@ class SourceTensor(NamedTuple):
 class Golden(Protocol):
     """A model in its source framework."""
 
-    framework: str
-    inputs: Mapping[str, tuple[tuple[int, ...], np.dtype]]
-    outputs: Sequence[str]
-    tensors: Sequence[SourceTensor]
+    @property
+    def framework(self) -> str:
+        """Its name and version."""
+        ...
+
+    @property
+    def inputs(self) -> Mapping[str, tuple[tuple[int, ...], np.dtype]]:
+        """Shape and dtype by name."""
+        ...
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """The names of the outputs, in order."""
+        ...
+
+    @property
+    def tensors(self) -> Sequence[SourceTensor]:
+        """What the layers compute from the inputs, in the model's order."""
+        ...
 
     def run(self, feeds: Feeds, names: Sequence[str]) -> dict[str, np.ndarray]:
         """The named tensors (inputs are none) for some inputs."""
@@ -107,6 +122,14 @@ class Level:
                 forms = self.held.setdefault(name, [])
                 alike = [held for held in forms if held.stored.dtype == array.dtype]
                 forms.insert(0, alike[0]._replace(stored=array) if alike else Held(array))
+
+    def give_meaning(self, types: Mapping[str, tuple[float, int]]) -> None:
+        """Say what the integers mean that the level gives back for outputs (scale and zero by name)."""
+        for name, (scale, zero) in types.items():
+            forms = self.held.get(name, [])
+            for index, held in enumerate(forms):
+                if held.scale is None and held.stored.dtype.kind in "iu":
+                    forms[index] = held._replace(scale=scale, zero=zero)
 
     def made_by(self, tensor: str, label: str) -> None:
         """Note layers (joined by +) whose instructions make a tensor."""

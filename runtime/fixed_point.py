@@ -81,7 +81,8 @@ def requantise_to(
     if bias is not None:
         bias = np.broadcast_to(bias, (channels,))
     target = out.reshape(flat.shape) if out.flags.c_contiguous else np.empty(flat.shape, out.dtype)
-    plan = _float_plan(multiplier.tobytes(), shift.tobytes(), zero, low, high, rounding)
+    wide = acc.dtype.itemsize == 8
+    plan = _float_plan(multiplier.tobytes(), shift.tobytes(), zero, low, high, rounding, wide)
     if plan is None:
         rows = max(1, _CHUNK // channels)
         for i in range(0, len(flat), rows):
@@ -175,9 +176,15 @@ class _FloatPlan(NamedTuple):
 
 @lru_cache(maxsize=512)
 def _float_plan(
-    multiplier_bytes: bytes, shift_bytes: bytes, zero: int, low: int, high: int, rounding: Rounding
+    multiplier_bytes: bytes,
+    shift_bytes: bytes,
+    zero: int,
+    low: int,
+    high: int,
+    rounding: Rounding,
+    wide: bool = False,
 ) -> _FloatPlan | None:
-    """The float64 path's constants, or None where it would not be exact.
+    """The float64 path's constants, or None where it would not be exact; `wide`: for int64 accumulators.
 
     Let s be the number of fractional bits of t = acc · multiplier / 2^s. SINGLE and ACC64 are floor(t + 1/2).
     DOUBLE with r = −shift > 0 has s = 31 + r and equals floor(t + 1/2 + n) with n = 2^−(r+1) for t ≥ 0 and −n
@@ -201,8 +208,8 @@ def _float_plan(
     mantissa = _cut_to_16_bits(multiplier) if rounding is Rounding.ACC64 else multiplier
     factor = np.tile(np.ldexp(mantissa.astype(np.float64), -fraction_bits), repeats)
     nudge, limit = None, None
-    if rounding is Rounding.ACC64:
-        limit = 2.0**31 - 2
+    if rounding is Rounding.ACC64 or (wide and rounding is not Rounding.DOUBLE):
+        limit = 2.0**31 - 2  # results of more than 32 bits wrap
     elif shift.max() > 0:
         if multiplier[live].min() < 1 << 30:
             return None  # |t| < 2^30 would not prove that the shifted accumulator fits in 32 bits

@@ -11,11 +11,13 @@ from ...dialects import graph, qnn
 from ...dialects.declarative import DeclarativeOp
 from ...dialects.quant import QuantType, storage_range
 from ...dialects.types import dtype_of, i16, shape_of
+from ...runtime.kernel import evaluate
 from ...runtime.kernels import quantised
+from ...runtime.kernels.quantised_functions import curve_parameters, rsqrt_table
 from .casting import EIGHT_BITS, requantised
 from .node import Node, text_of
 from .registry import Unsupported, tflite_importer
-from .scales import clamp_of
+from .scales import activated, clamp_of, fused
 
 
 # --- clamps ----------------------------------------------------------------------------------------------
@@ -26,7 +28,8 @@ def relu(node: Node) -> SSAValue:
     if not node.is_quantised():
         if node.kind == "RELU":
             return node.emit(graph.ReluOp, x)
-        return node.emit(graph.ClampOp, x, low=-1.0 if node.kind == "RELU_N1_TO_1" else 0.0, high=6.0 if node.kind == "RELU6" else 1.0)  # fmt: skip
+        low, high = -1.0 if node.kind == "RELU_N1_TO_1" else 0.0, 6.0 if node.kind == "RELU6" else 1.0
+        return node.emit(graph.ClampOp, x, low=low, high=high)
     source, result = node.quant(0), node.result_quant()
     if source.storage != result.storage:
         raise Unsupported(f"it goes from {text_of(source)} to {text_of(result)}")
@@ -38,9 +41,23 @@ def relu(node: Node) -> SSAValue:
 # --- tables ----------------------------------------------------------------------------------------------
 Real = Callable[[np.ndarray], np.ndarray]
 
+
+
+def in_double(function: Real) -> Real:
+    """A function of float32 whose result is rounded once, as the C library's are."""
+
+    def rounded(x: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            return function(x.astype(np.float64)).astype(np.float32)
+
+    return rounded
+
+
 FUNCTIONS: dict[str, tuple[type[DeclarativeOp], Real]] = {
     "LOGISTIC": (graph.SigmoidOp, quantised.logistic),
     "TANH": (graph.TanhOp, quantised.hyperbolic_tangent),
+    "EXP": (graph.ExpOp, in_double(np.exp)),
+    "ELU": (graph.EluOp, in_double(lambda x: np.where(x < 0, np.expm1(np.minimum(x, 0)), x))),
 }
 """By operator: the op on floats, and the function of float32 that TFLite's 8-bit table samples."""
 
@@ -51,8 +68,53 @@ def function(node: Node) -> SSAValue:
     op, real = FUNCTIONS[node.kind]
     if not node.is_quantised():
         return node.emit(op, node.operand(0))
+    if node.quant(0).storage == i16 and node.kind in CURVES:
+        return curve_of_int16(node)
     source, result = eight_bits(node)
     entries = quantised.table(real, source.scale, source.zero, result.scale, result.zero, dtype_of(result))
+    return node.table(node.operand(0), entries, result)
+
+
+CURVES: dict[str, type[DeclarativeOp]] = {"LOGISTIC": qnn.LogisticOp, "TANH": qnn.TanhOp}
+
+
+def curve_of_int16(node: Node) -> SSAValue:
+    """Interpolated between samples."""
+    source, result = node.quant(0), node.result_quant()
+    if result.storage != i16 or source.zero or result.zero or result.scale != 2.0**-15:
+        raise Unsupported(f"it goes from {text_of(source)} to {text_of(result)}; TFLite's result has scale 1/32768")
+    p = curve_parameters(source.scale, node.kind == "TANH")
+    return node.emit(CURVES[node.kind], node.operand(0), element=result, **p._asdict())
+
+
+@tflite_importer("LOG", floats=True)
+def log(node: Node) -> SSAValue:
+    """Natural logarithm."""
+    return node.emit(graph.LogOp, node.operand(0))
+
+
+@tflite_importer("GELU")
+def gelu(node: Node) -> SSAValue:
+    """A table for 8 bits."""
+    approximate = bool(node.option("Approximate", False))
+    if not node.is_quantised():
+        return node.emit(graph.GeluOp, node.operand(0), approximate=approximate)
+    source, result = eight_bits(node)
+
+    def real(x: np.ndarray) -> np.ndarray:
+        return evaluate(graph.GeluOp.make(node.operand(0), approximate=approximate), x)[0]
+
+    entries = quantised.table(real, source.scale, source.zero, result.scale, result.zero, dtype_of(result))
+    return node.table(node.operand(0), entries, result)
+
+
+@tflite_importer("RSQRT")
+def rsqrt(node: Node) -> SSAValue:
+    """A table of the fixed-point kernel."""
+    if not node.is_quantised():
+        return node.emit(graph.RsqrtOp, node.operand(0))
+    source, result = eight_bits(node)
+    entries = rsqrt_table(source.scale, source.zero, result.scale, result.zero, dtype_of(result))
     return node.table(node.operand(0), entries, result)
 
 
@@ -149,3 +211,18 @@ def log_softmax(node: Node) -> SSAValue:
     shifted = node.emit(graph.SubOp, x, node.emit(graph.ReduceMaxOp, x, axes=last))
     total = node.emit(graph.ReduceSumOp, node.emit(graph.ExpOp, shifted), axes=last)
     return node.emit(graph.SubOp, shifted, node.emit(graph.LogOp, total))
+
+
+@tflite_importer("L2_NORMALIZATION")
+def l2_normalization(node: Node) -> SSAValue:
+    """x / √Σ x² over the last axis."""
+    x = node.operand(0)
+    if not node.is_quantised():
+        squares = node.emit(graph.ReduceSumOp, node.emit(graph.MulOp, x, x), axes=(len(shape_of(x)) - 1,))
+        floor = node.emit(graph.MaxOp, node.emit(graph.SqrtOp, squares), node.scalar(1e-6, x))
+        return activated(node, node.emit(graph.DivOp, x, floor))
+    source, result = eight_bits(node)
+    low, high = storage_range(result.storage)
+    if result.scale != 2.0**-7 or result.zero != (low + high + 1) // 2 or fused(node) != "NONE":
+        raise Unsupported(f"its result is {text_of(result)}; TFLite's has scale 1/128 and its zero in the middle")
+    return node.emit(qnn.L2NormalizeOp, x, element=result, input_zero=source.zero)

@@ -23,7 +23,7 @@ from .model import SourceModel, SourceOperator, SourceTensor
 from .node import Constant, Node, Operand, element_of_tensor, source_of
 from .registry import IMPORTERS, Unsupported
 
-FOLDED = 2**26
+FOLDED = 2**24
 """Elements up to which the result of an operator on constants is computed at import."""
 
 
@@ -106,6 +106,8 @@ class GraphBuilder:
     def results_of(self, node: Node, before: Operation | None) -> Sequence[Operand]:
         """The operator's outputs, of the file's types, folded where all its inputs are constants."""
         entry = IMPORTERS[node.kind]
+        if not node.outputs:
+            raise Unsupported("it has no outputs")
         if entry.floats:
             refuse_quantised(node)
         made = entry.function(node)
@@ -123,7 +125,8 @@ class GraphBuilder:
         want, have = element_of_tensor(source), element_type(value)
         if shape_of(value) != source.shape and not self.reshaped and not source.open:
             raise Unsupported(
-                f"its result is {list(shape_of(value))}, but the file gives '{source.name}' {list(source.shape)}"
+                f"its result is {list(shape_of(value))}, but the file gives '{source.name}' "
+                f"{list(source.shape)}"
             )
         if want == have:
             return value

@@ -6,15 +6,18 @@ import numpy as np
 from xdsl.ir import SSAValue
 
 from ...dialects import graph, qnn
-from ...dialects.quant import DCastOp, QCastOp, QuantType, SCastOp
-from ...dialects.types import dtype_of, element_type, f16, f32, shape_of, storage_of, tensor
+from ...dialects.quant import STORAGE_NAMES, DCastOp, QCastOp, QuantType, SCastOp
+from ...dialects.types import dtype_of, element_type, f16, f32, i16, shape_of, storage_of, tensor
 from ...runtime.fixed_point import quantise_multiplier
 from ...runtime.kernels.quantised_elementwise import requantise_tensor
-from .node import Node, one_scale, text_of
+from .node import Node, one_scale
 from .registry import Unsupported, tflite_importer
 
 EIGHT_BITS = np.arange(256, dtype=np.uint8)
 """All patterns of an 8-bit value, in the order of a table's entries."""
+
+
+NAME_OF_STORAGE = {type_: name for name, type_ in STORAGE_NAMES.items()}
 
 
 @tflite_importer("QUANTIZE")
@@ -34,11 +37,12 @@ def requantised(node: Node, x: SSAValue, result: QuantType) -> SSAValue:
     multiplier, shift = (
         int(v) for v in quantise_multiplier(np.float64(source.scale) / np.float64(result.scale))
     )
-    if source.storage == result.storage:
+    if source.storage == result.storage or source.storage == i16:
         zeros = {"input_zero": source.zero, "result_zero": result.zero}
-        return node.emit(qnn.RequantiseOp, x, element=result, multiplier=multiplier, shift=shift, **zeros)
-    if dtype_of(source).itemsize != 1:
-        raise Unsupported(f"it goes from {text_of(source)} to {text_of(result)}, which cannot be imported")
+        to = "" if source.storage == result.storage else NAME_OF_STORAGE[result.storage]
+        return node.emit(
+            qnn.RequantiseOp, x, element=result, multiplier=multiplier, shift=shift, to=to, **zeros
+        )
     patterns = EIGHT_BITS.view(dtype_of(source))
     entries = requantise_tensor(patterns, multiplier, shift, source.zero, result.zero, dtype_of(result))
     return node.table(x, entries, result)

@@ -5,19 +5,30 @@ from __future__ import annotations
 from xdsl.ir import SSAValue
 
 from ...dialects import graph
-from ...dialects.types import shape_of
-from .node import Node
+from ...dialects.types import dtype_of, i16, i32, shape_of
+from ...runtime.kernels.quantised_functions import comparison_table
+from .node import Node, text_of
 from .registry import Unsupported, tflite_importer
 
 PREDICATES = {
-    "EQUAL": "eq", "NOT_EQUAL": "ne", "LESS": "lt", "LESS_EQUAL": "le", "GREATER": "gt", "GREATER_EQUAL": "ge",
+    "EQUAL": "eq", "NOT_EQUAL": "ne", "LESS": "lt", "LESS_EQUAL": "le", "GREATER": "gt",
+    "GREATER_EQUAL": "ge",
 }  # fmt: skip
 
 
-@tflite_importer(*PREDICATES, floats=True)
+@tflite_importer(*PREDICATES)
 def compare(node: Node) -> SSAValue:
-    """A comparison."""
-    return node.emit(graph.CompareOp, node.operand(0), node.operand(1), predicate=PREDICATES[node.kind])
+    """A comparison; 8-bit operands are brought to one fine scale, by a table each."""
+    a, b = (rescaled(node, i) if node.is_quantised(i) else node.operand(i) for i in range(2))
+    return node.emit(graph.CompareOp, a, b, predicate=PREDICATES[node.kind])
+
+
+def rescaled(node: Node, index: int) -> SSAValue:
+    """An 8-bit operand as the integers that TFLite compares."""
+    type_ = node.quant(index)
+    if type_.storage == i16 or type_.scale >= 1:
+        raise Unsupported(f"'{node.input_name(index)}' is {text_of(type_)}; TFLite compares 8 bits with scales below 1")
+    return node.table(node.operand(index), comparison_table(type_.scale, type_.zero, dtype_of(type_)), i32)
 
 
 @tflite_importer("LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT")

@@ -12,6 +12,7 @@ from ...dialects.declarative import DeclarativeOp
 from ...dialects.quant import QuantType
 from ...dialects.types import FLOATS, dtype_of, i16
 from ...runtime.kernels.quantised_elementwise import add_parameters, mul_parameters
+from ...runtime.kernels.quantised_functions import squared_difference_parameters
 from .node import Node
 from .registry import Unsupported, tflite_importer
 from .scales import activated, clamp_of, fused
@@ -84,9 +85,18 @@ def power(node: Node) -> SSAValue:
     return node.emit(graph.PowOp, node.operand(0), node.operand(1))
 
 
-@tflite_importer("SQUARED_DIFFERENCE", floats=True)
+@tflite_importer("SQUARED_DIFFERENCE")
 def squared_difference(node: Node) -> SSAValue:
     """(a − b)²."""
+    if node.is_quantised(0) or node.is_quantised(1):
+        a, b, result = operands_of_one_type(node)
+        if result.storage == i16:
+            raise Unsupported("it is imported for int8 and uint8, not for int16")
+        p = squared_difference_parameters(
+            a.scale, a.zero, b.scale, b.zero, result.scale, result.zero, dtype_of(result)
+        )
+        operands = node.operand(0), node.operand(1)
+        return node.emit(qnn.SquaredDifferenceOp, *operands, element=result, rescale=tuple(p))
     difference = node.emit(graph.SubOp, node.operand(0), node.operand(1))
     return node.emit(graph.MulOp, difference, difference)
 
@@ -101,7 +111,7 @@ def extremum(node: Node) -> SSAValue:
 
 
 UNARY: dict[str, type[DeclarativeOp]] = {
-    "SQRT": graph.SqrtOp, "RSQRT": graph.RsqrtOp, "SIN": graph.SinOp, "COS": graph.CosOp, "NEG": graph.NegOp,
+    "SQRT": graph.SqrtOp, "SIN": graph.SinOp, "COS": graph.CosOp, "NEG": graph.NegOp,
     "FLOOR": graph.FloorOp, "CEIL": graph.CeilOp, "ROUND": graph.RoundOp,
 }  # fmt: skip
 

@@ -23,7 +23,8 @@ from .model import read_bytes, read_model
 class TfliteGolden:
     """A TFLite model in its source framework; the same reading of the file that `import_tflite` makes.
 
-    Raises ImportFailed for a file that cannot be read, InputError where LiteRT is missing or refuses the model.
+    Raises ImportFailed for a file that cannot be read, InputError where LiteRT is missing or refuses the
+    model.
     """
 
     def __init__(
@@ -53,7 +54,9 @@ class TfliteGolden:
             raise InputError(f"LiteRT cannot prepare the model: {str(error).splitlines()[0]}") from None
 
     def run(self, feeds: Feeds, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """The named tensors, quantised ones as the reals they stand for. Raises InputError for wrong inputs."""
+        """The named tensors, quantised ones as the reals they stand for. Raises InputError for wrong
+        inputs.
+        """
         return {name: self._real(name, array) for name, array in self.stored(feeds, names).items()}
 
     def stored(self, feeds: Feeds, names: Sequence[str]) -> dict[str, np.ndarray]:

@@ -60,7 +60,8 @@ def input_shapes(source: SourceModel, given: Mapping[str, Sequence[int]]) -> dic
         chosen = tuple(int(d) for d in shape)
         if len(chosen) != len(sizes[names[name]]) or min(chosen, default=1) < 1:
             raise ImportFailed(
-                f"the input '{name}' is {list(sizes[names[name]])}, which cannot take the shape {list(chosen)}"
+                f"the input '{name}' is {list(sizes[names[name]])}, which cannot take the shape "
+                f"{list(chosen)}"
             )
         sizes[names[name]] = chosen
     return sizes

@@ -128,7 +128,8 @@ def refuse_mixed(node: Node) -> None:
     """Activations and weights are both floats or both quantised."""
     if node.is_quantised(0) != node.is_quantised(1):
         raise Unsupported(
-            f"'{node.input_name(0)}' is {node.element(0)} and '{node.input_name(1)}' {short(node, 1)}: dynamic-range "
+            f"'{node.input_name(0)}' is {node.element(0)} and '{node.input_name(1)}' "
+            f"{short(node, 1)}: dynamic-range "
             "quantisation cannot be imported; convert the model in float or with full integer quantisation"
         )
 
@@ -144,7 +145,8 @@ def refuse_types(node: Node, ifm: QuantType, weight: Weight, symmetric: bool = T
     stored = node.element(1).storage  # type: ignore[attr-defined]
     if stored != (u8 if ifm.storage == u8 else i8) or node.result_quant().storage != ifm.storage:
         raise Unsupported(
-            f"it takes {dtype_of(ifm)}, weights of {dtype_of(stored)} and gives {dtype_of(node.result_quant())}; "
+            f"it takes {dtype_of(ifm)}, weights of {dtype_of(stored)} and gives "
+            f"{dtype_of(node.result_quant())}; "
             "TFLite computes int8 and int16 with int8 weights, uint8 with uint8 weights"
         )
     if symmetric and stored == i8 and weight.zero:
@@ -170,7 +172,8 @@ def integer_bias(node: Node, index: int, ifm: QuantType) -> SSAValue | None:
     want = i64 if ifm.storage == i16 else i32
     if node.element(index) != want:
         raise Unsupported(
-            f"its bias '{node.input_name(index)}' is {node.element(index)}, but beside {dtype_of(ifm)} it is {want}"
+            f"its bias '{node.input_name(index)}' is {node.element(index)}, but beside "
+            f"{dtype_of(ifm)} it is {want}"
         )
     return node.reshape(node.operand(index), (math.prod(node.shape(index)),))
 

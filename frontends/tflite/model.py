@@ -126,7 +126,8 @@ class Reader:
         count = self.checked(self.root.SubgraphsLength(), "subgraphs")
         if count != 1:
             raise ImportFailed(
-                f"{self.label} has {count} subgraphs (control flow or several signatures); models of one can be imported"
+                f"{self.label} has {count} subgraphs (control flow or several signatures); models of "
+                "one can be imported"
             )
         graph = self.root.Subgraphs(0)
         tensors = tuple(self.tensors(graph))
@@ -174,7 +175,8 @@ class Reader:
         data = None
         if content is not None and not problem:
             if content.size != size * dtype.itemsize:
-                problem = f"its buffer has {content.size} bytes, but {dtype}{list(shape)} takes {size * dtype.itemsize}"
+                takes = size * dtype.itemsize
+                problem = f"its buffer has {content.size} bytes, but {dtype}{list(shape)} takes {takes}"
             else:
                 data = np.frombuffer(content.tobytes(), dtype).reshape(shape)
                 if data.dtype == np.bool_:

@@ -126,6 +126,8 @@ def unpack(node: Node) -> tuple[SSAValue, ...]:
     """Slices of an axis, which goes."""
     shape = node.shape(0)
     axis = node.axis(int(node.option("Axis", 0)), len(shape))
+    if shape[axis] != len(node.outputs):
+        raise Unsupported(f"it has {len(node.outputs)} outputs for an axis of {shape[axis]}")
     parts = node.emit_all(graph.SplitOp, node.operand(0), axis=axis, sizes=(1,) * shape[axis])
     return tuple(node.reshape(p, (*shape[:axis], *shape[axis + 1 :])) for p in parts)
 
@@ -154,6 +156,8 @@ def split_v(node: Node) -> tuple[SSAValue, ...]:
     axis = node.axis(axes[0], len(shape))
     if sizes.count(-1) == 1:
         sizes[sizes.index(-1)] = shape[axis] - sum(sizes) - 1
+    if len(sizes) != len(node.outputs):
+        raise Unsupported(f"it has {len(node.outputs)} outputs for {len(sizes)} sizes")
     return node.emit_all(graph.SplitOp, node.operand(0), axis=axis, sizes=sizes)
 
 

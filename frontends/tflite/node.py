@@ -59,7 +59,8 @@ def element_of_tensor(tensor: SourceTensor) -> Attribute:
     if ((q.zeros < low) | (q.zeros > high)).any():
         bad = q.zeros[(q.zeros < low) | (q.zeros > high)][0]
         raise Unsupported(
-            f"the tensor '{tensor.name}' has the zero point {bad}, outside the range {low}..{high} of {tensor.dtype}"
+            f"the tensor '{tensor.name}' has the zero point {bad}, outside the range {low}..{high} "
+            f"of {tensor.dtype}"
         )
     if len(q.scales) == 1:
         if len(q.zeros) != 1:

@@ -9,14 +9,19 @@ import numpy as np
 from xdsl.ir import SSAValue
 
 from ...dialects import graph, qnn
+from ...dialects.declarative import Parameters
 from ...dialects.quant import QuantType
 from ...dialects.types import shape_of, u8
-from ...runtime.kernel import evaluate
+from ...runtime.kernel import run_kernel
 from ...runtime.kernels.quantised_pool import fixed_places, nearest_index
 from .linear import image
 from .node import Node
 from .registry import Unsupported, tflite_importer
 from .scales import positive
+
+
+LONGEST_SIDE = 2**20
+"""Of an image that is resized: the tables of neighbours are made at import."""
 
 
 # --- resizing --------------------------------------------------------------------------------------------
@@ -28,7 +33,8 @@ def resize(node: Node) -> SSAValue:
     align, half = bool(node.option("AlignCorners", False)), bool(node.option("HalfPixelCenters", False))
     if len(wanted) != 2 or min(*wanted, *sizes) < 1 or (align and half):
         raise Unsupported(
-            f"it resizes {sizes} to {list(wanted)}{' with corners aligned and half-pixel centres' if align and half else ''}"
+            f"it resizes {sizes} to "
+            f"{list(wanted)}{' with corners aligned and half-pixel centres' if align and half else ''}"
         )
     linear = node.kind == "RESIZE_BILINEAR"
     if not node.is_quantised():
@@ -71,13 +77,20 @@ def float_resize(
     nearest = "round_prefer_ceil" if align or half else "floor"
     made = graph.ResizeOp.make(x, sizes=wanted, mode="nearest", coordinates=coordinates, nearest=nearest)
     chosen = [nearest_index(size, out, align, half) for size, out in zip(sizes, wanted)]
-    ramps = np.arange(math.prod(sizes), dtype=np.float64).reshape(1, *sizes, 1)
-    if np.array_equal(evaluate(made, ramps)[0][0, :, :, 0], ramps[0, :, :, 0][np.ix_(*chosen)]):
+    if all(picks(made, axis, size, index) for axis, (size, index) in enumerate(zip(sizes, chosen))):
         return node.append(made)
     made.drop_all_references()
     for axis, index in enumerate(chosen, start=1):
         x = node.emit(graph.GatherOp, x, node.literal(index.astype(np.int32)), axis=axis)
     return x
+
+
+def picks(op: graph.ResizeOp, axis: int, size: int, index: np.ndarray) -> bool:
+    """Whether a nearest-neighbour graph.resize takes the inputs `index` along a spatial axis of `size`."""
+    ramp = np.arange(size, dtype=np.float64).reshape([size if i == 1 + axis else 1 for i in range(4)])
+    sizes = [len(index) if i == axis else 1 for i in range(2)]
+    (taken,) = run_kernel(graph.ResizeOp, Parameters({**op.parameters(), "sizes": tuple(sizes)}), ramp)
+    return np.array_equal(taken.ravel(), index)
 
 
 # --- blocks ----------------------------------------------------------------------------------------------

@@ -133,7 +133,8 @@ def place_in_order(
         if places is None:
             need = max(sum(_taken(x) for x in stretch if x.first <= y.first <= x.last) for y in stretch)
             raise MachineError(
-                f"{layer_name(ops[stretch[0].first])}: {need} bytes of buffers live at once and find no places "
+                f"{layer_name(ops[stretch[0].first])}: {need} bytes of buffers live at once and find "
+                "no places "
                 f"in {size} bytes of SRAM; let npu-tile use less"
             )
         for life, address in zip(stretch, places):

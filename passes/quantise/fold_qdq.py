@@ -16,7 +16,7 @@ from xdsl.ir import Operation, SSAValue
 from xdsl.pattern_rewriter import PatternRewriter
 from xdsl.transforms.dead_code_elimination import region_dce
 
-from ...dialects import graph
+from ...dialects import graph, qnn
 from ...dialects.nacre import set_sources, sources_of
 from ...dialects.quant import (
     QDQ,
@@ -28,6 +28,7 @@ from ...dialects.quant import (
     quantised,
     storage_range,
 )
+from ...dialects.rounding import Rounding
 from ...dialects.types import dtype_of, element_type, f32, i8, i16, shape_of, tensor, u8
 from ...runtime.interpreter import main_function
 from ..base import NacrePass
@@ -49,13 +50,14 @@ from .quantiser import Quantiser
 from .ranges import Range
 from .rules import RULES, Kind, Quantised, Rule, rule_of
 
+ROUNDED_ONCE = {"rounding": Rounding.SINGLE, "product_rounding": Rounding.SINGLE, "faithful_db": -math.inf}
+"""As a cast behind a float op rounds. A table of 8 bits does so whatever its types are worth."""
 SCHEME_OF = {
-    i8: SCHEMES["int8"]._replace(faithful_db=-math.inf),
-    u8: SCHEMES["uint8"]._replace(faithful_db=-math.inf),
+    i8: SCHEMES["int8"]._replace(**ROUNDED_ONCE),
+    u8: SCHEMES["uint8"]._replace(**ROUNDED_ONCE),
     i16: SCHEMES["int16"],
 }
-"""By storage type. A table of 8 bits rounds once, as the casts around its float function do, whatever their
-types are worth; one of 16 bits interpolates."""
+"""By storage type."""
 COARSER = 2.0
 """A rule that fixes its result's scale (softmax, counting averages) serves up to this factor of the
 model's.
@@ -169,7 +171,7 @@ class CastQuantiser(Quantiser):
         type_ = element_type(op.result)
         assert isinstance(type_, QuantType)
         made = self.made.get(op.input)
-        if made is None or is_constant(op.input) or self.type(made).storage != type_.storage:
+        if made is None or is_constant(op.input) or not self.convertible(self.type(made), type_):
             op.operands = [self.as_float(op.input)]
             return
         self.current = op
@@ -179,6 +181,10 @@ class CastQuantiser(Quantiser):
             own = (s for s in sources_of(op.result) if s.tensor not in known)
             set_sources(value, (*sources_of(value), *own))
         op.result.replace_all_uses_with(value)
+
+    def convertible(self, old: QuantType, new: QuantType) -> bool:
+        """Whether `requantised` leads from one type to the other."""
+        return old.storage == new.storage or i16 not in (old.storage, new.storage)
 
     def emit(self, op: Operation, rule: Rule) -> Quantised:
         """What a rule makes, in the type that the casts behind the op ask for; None where it stays float."""
@@ -272,6 +278,21 @@ class CastQuantiser(Quantiser):
             assert array is not None
             return self.constant(stored(array, type_), name_of(value), type_)
         return super().input_as(value, type_)
+
+    def requantised(self, value: SSAValue, type_: QuantType) -> SSAValue:
+        """A change of scale: of 8 bits, by a table, which rounds once and may change the storage type too."""
+        old = self.type(value)
+        if old == type_ or i16 in (old.storage, type_.storage):
+            return super().requantised(value, type_)
+        entries = np.arange(256, dtype=np.uint8).view(dtype_of(old))
+        reals = dequantised(entries, old) / np.float32(type_.scale)
+        integers = np.clip(np.rint(reals).astype(np.int64) + type_.zero, *storage_range(type_.storage))
+        table = self.constant(integers.astype(dtype_of(type_)), element=type_)
+        return self.add(qnn.TableOp.make(value, table, element=type_))
+
+    def factor(self, a: float, b: np.ndarray | float, result: float) -> np.ndarray | float:
+        """In float32, step by step, as ONNX Runtime's QLinearConv computes it: the same ties come up."""
+        return np.float32(a) * np.asarray(b, np.float32) / np.float32(result)
 
     def weight(self, array: np.ndarray, bias: np.ndarray | None, ifm: SSAValue) -> Weight:
         """Weights with the model's own scales; those that are floats in the model get scales of ours."""

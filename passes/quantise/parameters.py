@@ -34,14 +34,14 @@ class Scheme(NamedTuple):
     faithful_db: float
     """A table whose signal-to-noise ratio over the calibrated range is below this stays a float op."""
     headroom: float
-    """How far beyond the calibrated range activations reach. Of 16 bits, one is well spent on inputs that
-    nobody calibrated with: clipping them costs more than the 6 dB (measured in docs/numerics.md)."""
+    """How far beyond the calibrated range activations reach. Of 16 bits one is well spent on inputs that were
+    not calibrated with: clipping them costs far more than its 6 dB (figures in docs/numerics.md)."""
 
 
 SCHEMES = {
     "int8": Scheme(i8, i8, Rounding.DOUBLE, Rounding.SINGLE, 20.0, 1.0),
     "uint8": Scheme(u8, u8, Rounding.DOUBLE, Rounding.SINGLE, 20.0, 1.0),
-    # All 31 bits of the multiplier: cut to 16, its error is as large as the last bit of the result.
+    # All 31 bits of the multiplier: cut to 16, as TFLite's int64 sums have it, it may move the last bit.
     "int16": Scheme(i16, i16, Rounding.SINGLE, Rounding.SINGLE, 50.0, 2.0),
     "int16x8": Scheme(i16, i8, Rounding.ACC64, Rounding.ACC64, 50.0, 2.0),
 }
@@ -200,7 +200,7 @@ def reals_of(value: SSAValue) -> np.ndarray | None:
     if not isinstance(value.owner, DCastOp):
         return constant_of(value)
     integers, type_ = constant_of(value.owner.input), element_type(value.owner.input)
-    return None if integers is None else dequantised(integers, type_)
+    return None if integers is None else dequantised(integers, type_)  # type: ignore[arg-type]
 
 
 def dequantised(integers: np.ndarray, type_: QuantType) -> np.ndarray:

@@ -281,6 +281,10 @@ class Quantiser:
         """Float weights […, M] and their bias, quantised for activations `ifm`."""
         return quantise_weight(array, bias, self.type(ifm), self.scheme.weights)
 
+    def factor(self, a: float, b: np.ndarray | float, result: float) -> np.ndarray | float:
+        """The real factor from products of integers at two scales to a result."""
+        return a * b / result
+
     def multiplier(self, real: np.ndarray | float) -> tuple[SSAValue, SSAValue]:
         """The constants multiplier and shift of a real factor, one or one a channel."""
         multiplier, shift = quantise_multiplier(np.atleast_1d(real))

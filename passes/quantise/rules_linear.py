@@ -69,7 +69,7 @@ def emit_conv(
     op = qnn.ConvOp.make(
         ifm,
         q.constant(weight.values, name, weight.type),
-        *q.multiplier(type_.scale * weight.scales / ofm.scale),
+        *q.multiplier(q.factor(type_.scale, weight.scales, ofm.scale)),
         *([] if weight.bias is None else [q.constant(weight.bias)]),
         element=ofm,
         strides=tuple(strides),
@@ -183,7 +183,7 @@ def emit_matmul(q: Quantiser, a: SSAValue, weight: Weight, result: QuantType, na
     op = qnn.MatmulOp.make(
         a,
         q.constant(weight.values, name, weight.type),
-        *q.multiplier(type_.scale * weight.scales / result.scale),
+        *q.multiplier(q.factor(type_.scale, weight.scales, result.scale)),
         *([] if weight.bias is None else [q.constant(weight.bias)]),
         element=result,
         a_zero=type_.zero,
@@ -209,7 +209,7 @@ def product_of_activations(op: graph.MatmulOp, bias: np.ndarray | None, q: Quant
     product = qnn.MatmulOp.make(
         a,
         b,
-        *q.multiplier(scale / result.scale),
+        *q.multiplier(q.factor(left.scale, right.scale, result.scale)),
         *extra,
         element=result,
         a_zero=left.zero,

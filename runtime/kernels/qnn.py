@@ -8,6 +8,8 @@ import numpy as np
 
 from ...dialects import qnn
 from ...dialects.declarative import Parameters
+from ...dialects.quant import STORAGE_NAMES
+from ...dialects.types import dtype_of
 from ..fixed_point import Rounding
 from ..kernel import kernel
 from .quantised_conv import conv2d_accumulate, depthwise_accumulate, finish, matmul_accumulate
@@ -23,6 +25,7 @@ from .quantised_elementwise import (
     requantise_tensor,
     sub,
 )
+from .quantised_functions import CurveParameters, l2_normalise, logistic16, squared_difference, tanh16
 from .quantised_pool import average_pool2d, mean, resize_bilinear, sum
 from .quantised_softmax import SoftmaxParameters, softmax
 from .quantised_softmax16 import Softmax16Parameters, softmax16
@@ -86,8 +89,9 @@ def parametric_relu(p: Parameters, x: Array, slope: Array) -> Array:
 
 @kernel(qnn.RequantiseOp)
 def requantise(p: Parameters, x: Array) -> Array:
-    """A change of scale within one storage type."""
-    return requantise_tensor(x, p.multiplier, p.shift, p.input_zero, p.result_zero, x.dtype)
+    """A change of scale, maybe to another storage type."""
+    dtype = dtype_of(STORAGE_NAMES[p.to]) if p.to else x.dtype
+    return requantise_tensor(x, p.multiplier, p.shift, p.input_zero, p.result_zero, dtype)
 
 
 @kernel(qnn.ClampOp)
@@ -170,3 +174,27 @@ def softmax16_last_axis(p: Parameters, x: Array) -> Array:
 def leaky(p: Parameters, x: Array) -> Array:
     """x where it is not negative, alpha · x elsewhere."""
     return leaky_relu(x, LeakyParameters(*p.rescale))
+
+
+@kernel(qnn.LogisticOp)
+def logistic(p: Parameters, x: Array) -> Array:
+    """Logistic function of int16."""
+    return logistic16(x, CurveParameters(p.multiplier, p.shift))
+
+
+@kernel(qnn.TanhOp)
+def tanh(p: Parameters, x: Array) -> Array:
+    """Hyperbolic tangent of int16."""
+    return tanh16(x, CurveParameters(p.multiplier, p.shift))
+
+
+@kernel(qnn.L2NormalizeOp)
+def l2_normalize(p: Parameters, x: Array) -> Array:
+    """x / √Σ x² over the last axis."""
+    return l2_normalise(x, p.input_zero)
+
+
+@kernel(qnn.SquaredDifferenceOp)
+def squared(p: Parameters, a: Array, b: Array) -> Array:
+    """(a − b)²."""
+    return squared_difference(a, b, AddParameters(*p.rescale))

@@ -1,8 +1,8 @@
 """Integer convolution, depthwise convolution and matrix product: accumulation apart from requantisation.
 
-Accumulators are exact. Products are summed by BLAS in float32 where every partial sum stays within 2^24, in
-slices of the reduction where it does not, and in float64 for 16-bit activations; so the order of a sum never
-matters. Callers that hold only part of a reduction add accumulators themselves and call `finish` once.
+Accumulators are exact. Products are summed by BLAS in float32 for 8-bit activations and in float64 for 16-bit
+ones, in slices of the reduction whose partial sums are integers within 2^24 and 2^53; so the order of a sum
+never matters. Callers that hold only part of a reduction add accumulators themselves and call `finish` once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from ..fixed_point import Rounding, full_range, requantise_to
 
 _FLOAT32_EXACT = 1 << 24
+_FLOAT64_EXACT = 1 << 53
 # Columns of the im2col matrix are made for about this many bytes of output rows at a time, to stay in cache.
 _COLUMN_BYTES = 1 << 20
 
@@ -37,15 +38,14 @@ def dense_operand(weight: NDArray[np.integer], ifm_type: DTypeLike, weight_zero:
     centred = weight.reshape(-1, filters).astype(np.float64) - weight_zero
     largest = _largest_centred(ifm_type)
     sums = centred.sum(axis=0).astype(np.int64)
-    if largest > 128:  # 16-bit activations: below 2^53 as long as the reduction is shorter than 2^23
-        return DenseOperand(centred, (height, width), sums, (slice(None),))
+    exact, work_type = (_FLOAT64_EXACT, np.float64) if largest > 128 else (_FLOAT32_EXACT, np.float32)
     length = len(centred)
-    if largest * np.abs(centred).sum(axis=0).max(initial=0) <= _FLOAT32_EXACT:
+    if largest * np.abs(centred).sum(axis=0).max(initial=0) <= exact:
         slices: tuple[slice, ...] = (slice(None),)
     else:
-        step = _FLOAT32_EXACT // int(largest * np.abs(centred).max())
+        step = exact // int(largest * np.abs(centred).max())
         slices = tuple(slice(start, start + step) for start in range(0, length, step))
-    return DenseOperand(centred.astype(np.float32), (height, width), sums, slices)
+    return DenseOperand(centred.astype(work_type), (height, width), sums, slices)
 
 
 def conv2d_accumulate(
@@ -104,6 +104,7 @@ def depthwise_accumulate(
     taps = (weight.astype(np.int64) - weight_zero).reshape(height * width, channels * multiplier)
     low, high = full_range(ifm.dtype)
     bound = max(abs(low - ifm_zero), abs(high - ifm_zero)) * int(np.abs(taps).sum(axis=0).max(initial=0))
+    assert bound <= _FLOAT64_EXACT, "a filter of so many taps has no place in memory"
     work_type = np.float32 if bound <= _FLOAT32_EXACT else np.float64
     padded = _pad(ifm, ifm_zero, 0, pads, work_type)
     if multiplier > 1:
@@ -123,14 +124,16 @@ def matmul_accumulate(
 ) -> NDArray[np.integer]:
     """Σ over K of (a − a_zero) · (b − b_zero) of [..., M, K] and [..., K, N]: int32, int64 with an int16."""
     largest = _largest_centred(a.dtype, a_zero) * _largest_centred(b.dtype, b_zero)
-    if a.dtype.itemsize == 2 or b.dtype.itemsize == 2:
-        return np.matmul(_shifted(a, a_zero, np.float64), _shifted(b, b_zero, np.float64)).astype(np.int64)
-    left, right = _shifted(a, a_zero, np.float32), _shifted(b, b_zero, np.float32)
-    step = _FLOAT32_EXACT // largest
-    acc = np.matmul(left[..., :step], right[..., :step, :]).astype(np.int32)
+    wide = a.dtype.itemsize == 2 or b.dtype.itemsize == 2
+    exact, work_type, acc_type = (
+        (_FLOAT64_EXACT, np.float64, np.int64) if wide else (_FLOAT32_EXACT, np.float32, np.int32)
+    )
+    left, right = _shifted(a, a_zero, work_type), _shifted(b, b_zero, work_type)
+    step = exact // largest
+    acc = np.matmul(left[..., :step], right[..., :step, :]).astype(acc_type)
     for start in range(step, a.shape[-1], step):
         stop = start + step
-        acc += np.matmul(left[..., start:stop], right[..., start:stop, :]).astype(np.int32)
+        acc += np.matmul(left[..., start:stop], right[..., start:stop, :]).astype(acc_type)
     return acc
 
 

@@ -54,9 +54,9 @@ def table16(
     if zero_out:
         raise ValueError(f"16-bit tables have symmetric results, not the zero point {zero_out}")
     kind = np.dtype(precision).type
-    first, last = (kind(scale_in) * kind(end - zero_in) for end in (_LOW, _HIGH))
+    first, last = (kind(scale_in) * kind(end - zero_in) for end in (_LOW, _HIGH))  # type: ignore[call-overload]
     step = (last - first) / kind(_STEPS)
-    span = kind(scale_out) * kind(_HIGH) - kind(scale_out) * kind(_LOW)
+    span = kind(scale_out) * kind(_HIGH) - kind(scale_out) * kind(_LOW)  # type: ignore[call-overload]
     inverse = kind(1 << 16) / span
     place = np.arange(_STEPS).astype(kind)
     sample = _round_half_away(function(first + place * step) * inverse)

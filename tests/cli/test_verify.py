@@ -325,6 +325,18 @@ def test_other_inputs_are_refused(files: Files, tmp_path: Path) -> None:
         nacre.verify(model, big, program=files.program, target="tiny", calibration=[big])
 
 
+def test_other_shapes_fail_and_are_not_cropped(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = OnnxGolden.run
+
+    def longer(*arguments: Any) -> dict[str, np.ndarray]:
+        found = run(*arguments)
+        return found | {"pool_out": np.concatenate([found["pool_out"]] * 2, axis=1)}
+
+    monkeypatch.setattr(OnnxGolden, "run", longer)
+    report = nacre.verify(files.model, files.samples, target="tiny", dtype="float32")
+    assert "'pool_out' (layer 'pool') is [1, 32, 5, 5] in the source, but [1, 16, 5, 5]" in report.failures[0]
+
+
 # --- usage -----------------------------------------------------------------------------------------------
 def test_inputs_are_asked_for(verify: Any, files: Files) -> None:
     with pytest.raises(SystemExit) as left:
@@ -343,7 +355,7 @@ def test_samples_are_checked(verify: Any, tmp_path: Path) -> None:
 
 def test_text_and_programs_have_no_source_framework(nacre: Any, files: Files) -> None:
     result = nacre("verify", files.program, "--random", 0)
-    assert result.code == 1 and "give the .onnx model, and the program with --program" in result.err
+    assert result.code == 1 and ".tflite model, and the program with --program" in result.err
 
 
 def test_plot(verify: Any, files: Files, tmp_path: Path) -> None:
@@ -372,3 +384,16 @@ def test_trained_networks_hold(model: str, scale: float, target: str) -> None:
         for level in report.levels:
             assert level in row.statistics or row.fused[level], (row.tensor, level)
     assert sum("program" in row.statistics for row in report.rows) >= 3
+
+
+@pytest.mark.skipif(not MODELS.is_dir(), reason="the shared models are not here")
+def test_quantised_tflite_is_held_to_equality() -> None:
+    pytest.importorskip("ai_edge_litert")
+    path = MODELS / "mlperf_ic_resnet8_int8.tflite"
+    image = np.random.default_rng(0).integers(-128, 128, (1, 32, 32, 3)).astype(np.int8)
+    report = nacre.verify(path, {"input_1_int8": image}, target="v853")
+    assert report.holds, report.failures
+    assert report.integers and report.framework.startswith("LiteRT")
+    for row in report.rows:
+        assert all(s.equal == 1.0 for s in row.statistics.values()), row.tensor
+        assert "program" in row.statistics or row.fused["program"], row.tensor

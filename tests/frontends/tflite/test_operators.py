@@ -1,4 +1,5 @@
-"""Files of one operator at random, imported and run, against LiteRT's reference kernels: integers bit for bit.
+"""Files of one operator at random, imported and run, against LiteRT's reference kernels: integers bit for
+bit.
 
 A maker gives one case of an operator and element type; OUTPUTS says how many numbers a test compares.
 """
@@ -117,7 +118,9 @@ def constant(name: str, values, dtype=np.int32) -> Tensor:
 
 
 def compare(content: bytes, feeds: Mapping[str, np.ndarray], tolerance: float) -> int:
-    """Every tensor that the module still holds: integers exactly, floats closely. Gives the number of values."""
+    """Every tensor that the module still holds: integers exactly, floats closely. Gives the number of
+    values.
+    """
     module, golden = import_tflite(content), TfliteGolden(content)
     compared = 0
 
@@ -153,9 +156,9 @@ def weights(draw: Draw, shape: Sequence[int], axis: int, channels: int) -> Tenso
     return Tensor("w", tuple(shape), np.int8, scale, 0, axis, data)
 
 
-def product(draw: Draw, ifm: Tensor, weight: Tensor, depth: int, channels: int, out: Sequence[int]):
+def product(draw: Draw, ifm: Tensor, weight: Tensor, depth: int, channels: int, out: Sequence[int], needed=False):
     """Bias (sometimes none) and result of sums of `depth` products; most results stay inside the clamp."""
-    bias = draw.rng.random() < 0.8
+    bias = needed or draw.rng.random() < 0.8
     if not draw.quantised:
         made = Tensor("b", (channels,), np.float32, data=draw.values(channels)) if bias else None
         return made, Tensor("out", tuple(out), np.float32)
@@ -200,7 +203,7 @@ def convolution(draw: Draw) -> Case:
     shape = (1, *kernel, filters) if depthwise else (filters, *kernel, channels // groups)
     weight = weights(draw, shape, 3 if depthwise else 0, filters)
     depth = kernel[0] * kernel[1] * (1 if depthwise else channels // groups)
-    bias, ofm = product(draw, ifm, weight, depth, filters, (2, *out, filters))
+    bias, ofm = product(draw, ifm, weight, depth, filters, (2, *out, filters), needed=True)
     fields |= {"DilationHFactor": dilations[0], "DilationWFactor": dilations[1], **activation(draw)}
     if depthwise:
         fields["DepthMultiplier"] = multiplier
@@ -296,25 +299,30 @@ def extremum(draw: Draw) -> Case:
     return draw.one("MaximumMinimumOptions", {}, [a, b, like(a, a.shape)])
 
 
-@case("SQUARED_DIFFERENCE", "float32")
+@case("SQUARED_DIFFERENCE", "float32", "int8")
 @case("POW", "float32")
 def two_floats(draw: Draw) -> Case:
     a, b = draw.tensor("a", (3, 40, 10)), draw.tensor("b", (40, 1))
     made = draw.one({"POW": "PowOptions"}.get(draw.kind, "SquaredDifferenceOptions"), {}, [a, b, draw.tensor("out", (3, 40, 10))])  # fmt: skip
-    return made._replace(feeds={**made.feeds, "a": np.abs(made.feeds["a"]) + 0.1})
+    if draw.quantised:
+        return made
+    return made._replace(feeds={**made.feeds, "a": np.abs(made.feeds["a"]) + np.float32(0.1)})
 
 
-@case("EQUAL", "float32")
-@case("NOT_EQUAL", "float32")
-@case("LESS", "float32")
-@case("LESS_EQUAL", "float32")
-@case("GREATER", "float32")
-@case("GREATER_EQUAL", "float32")
+@case("EQUAL", "float32", *EIGHT)
+@case("NOT_EQUAL", "float32", *EIGHT)
+@case("LESS", "float32", *EIGHT)
+@case("LESS_EQUAL", "float32", *EIGHT)
+@case("GREATER", "float32", *EIGHT)
+@case("GREATER_EQUAL", "float32", *EIGHT)
 def comparison(draw: Draw) -> Case:
     a, b = draw.tensor("a", (3, 40, 10)), draw.tensor("b", (40, 1))
+    if draw.quantised:
+        a, b = draw.tensor("a", a.shape, scale=draw.scale(-7, -1)), draw.tensor("b", b.shape, scale=draw.scale(-7, -1))
+        b = draw.choice(b, like(a, b.shape, "b"))
     names = "".join(word.capitalize() for word in draw.kind.split("_"))
     made = draw.one(f"{names}Options", {}, [a, b, Tensor("out", a.shape, np.bool_)])
-    return made._replace(feeds={n: np.round(v) for n, v in made.feeds.items()})
+    return made if draw.quantised else made._replace(feeds={n: np.round(v) for n, v in made.feeds.items()})
 
 
 @case("SELECT_V2", *ALL)
@@ -327,7 +335,7 @@ def select(draw: Draw) -> Case:
 # --- functions of one value ------------------------------------------------------------------------------
 @case("RELU", *ALL)
 @case("RELU6", *ALL)
-@case("RELU_N1_TO_1", *ALL)
+@case("RELU_N1_TO_1", "float32", *EIGHT)
 def relu(draw: Draw) -> Case:
     x = draw.tensor("x", (7, 90))
     return draw.one(None, {}, [x, draw.tensor("out", x.shape)])
@@ -347,13 +355,12 @@ def prelu(draw: Draw) -> Case:
     return draw.one(None, {}, [x, alpha, draw.tensor("out", x.shape)])
 
 
-@case("LOGISTIC", "float32", *EIGHT)
-@case("TANH", "float32", *EIGHT)
+@case("LOGISTIC", *ALL)
+@case("TANH", *ALL)
 @case("HARD_SWISH", "float32", *EIGHT)
-@case("ELU", "float32", "int8")
-@case("EXP", "float32")
+@case("EXP", "float32", "int8")
 @case("SQRT", "float32")
-@case("RSQRT", "float32")
+@case("RSQRT", "float32", "int8")
 @case("LOG", "float32")
 @case("SIN", "float32")
 @case("COS", "float32")
@@ -361,25 +368,28 @@ def prelu(draw: Draw) -> Case:
 @case("ABS", "float32")
 @case("SQUARE", "float32")
 @case("FLOOR", "float32")
-@case("CEIL", "float32")
-@case("ROUND", "float32")
 def unary(draw: Draw) -> Case:
     x = draw.tensor("x", (7, 90))
     out = draw.tensor("out", x.shape)
     if draw.quantised:
         low = np.iinfo(draw.dtype).min
         fixed = {"LOGISTIC": (1 / 256, low), "TANH": (1 / 128, low + 128)}
+        if draw.dtype == np.int16:
+            fixed = {"LOGISTIC": (1 / 32768, 0), "TANH": (1 / 32768, 0)}
+            x = x._replace(scale=draw.choice(2.0**-12, 2.0**-11, 2.0**-10, draw.scale(-12, -3)))
         if draw.kind in fixed:
             out = out._replace(scale=fixed[draw.kind][0], zero=fixed[draw.kind][1])
         if draw.kind == "HARD_SWISH":
             out = out._replace(scale=max(out.scale, x.scale / 100))
     made = draw.one(None, {}, [x, out])
+    if draw.kind == "RSQRT" and draw.quantised:  # TFLite's kernel stops at values below zero
+        return made._replace(feeds={"x": np.maximum(made.feeds["x"], np.int8(x.zero))})
     if draw.kind in ("SQRT", "RSQRT", "LOG"):
         return made._replace(feeds={"x": np.abs(made.feeds["x"]) + np.float32(0.01)})
     return made
 
 
-@case("GELU", "float32")
+@case("GELU", "float32", *EIGHT)
 def gelu(draw: Draw) -> Case:
     x = draw.tensor("x", (7, 90))
     return draw.one("GeluOptions", {"Approximate": bool(draw.int(0, 1))}, [x, draw.tensor("out", x.shape)])
@@ -405,10 +415,11 @@ def log_softmax(draw: Draw) -> Case:
     return draw.one("LogSoftmaxOptions", {}, [x, draw.tensor("out", x.shape)])
 
 
-@case("L2_NORMALIZATION", "float32")
+@case("L2_NORMALIZATION", "float32", *EIGHT)
 def l2_normalisation(draw: Draw) -> Case:
-    x = draw.tensor("x", (9, 60))
-    return draw.one("L2NormOptions", {}, [x, draw.tensor("out", x.shape)])
+    x = draw.tensor("x", (9, draw.int(1, 90)))
+    out = draw.tensor("out", x.shape, scale=1 / 128, zero=0 if draw.dtype == np.int8 else 128)
+    return draw.one("L2NormOptions", {}, [x, out])
 
 
 # --- reductions ------------------------------------------------------------------------------------------

@@ -135,10 +135,11 @@ class Net:
         return self.module
 
 
-def conv8(net, x, kernel, filters, groups=1, element=Q8, **p):
+def conv8(net, x, kernel, filters, groups=1, element=Q8, least=-128, **p):
     """A quantised convolution with random weights; strides, pads, dilations as given."""
     channels = shape_of(x)[3]
-    weight = net.constant(net.array((*kernel, channels // groups, filters), i8), quantised(i8, 0.01))
+    weight = np.maximum(net.array((*kernel, channels // groups, filters), i8), np.int8(least))
+    weight = net.constant(weight, quantised(i8, 0.01))
     bias = net.constant(net.array((filters,), i32))
     multiplier = net.constant(np.full(filters, 1500000000, np.int32))
     shift = net.constant(
@@ -283,6 +284,10 @@ CASES = {
     "conv int8 pads beyond the window": lambda n: conv8(n, n.input(1, 40, 40, 8, element=Q8), (3, 3), 4, pads=(5, 4, 3, 7)),
     "conv int16": lambda n: conv8(n, n.input(1, 20, 22, 9, element=Q16), (3, 3), 20, element=Q16),
     "conv int16 of 3000 channels": lambda n: conv8(n, n.input(1, 3, 3, 3000, element=Q16), (3, 3), 3, element=Q16),
+    "conv int16 beyond 32 bits": lambda n: conv8(
+        n, n.input(1, 3, 3, 3000, element=Q16, array=np.full((1, 3, 3, 3000), 30_000, np.int16)), (3, 3), 3,
+        element=Q16, least=90,
+    ),
     "conv int8 grouped": lambda n: conv8(n, n.input(1, 20, 22, 32, element=Q8), (3, 3), 16, groups=4, strides=(2, 2)),
     "depthwise int8": lambda n: conv8(n, n.input(1, 20, 22, 40, element=Q8), (3, 3), 40, groups=40, pads=(1, 1, 1, 1)),
     "depthwise int8, 5 filters": lambda n: conv8(n, n.input(1, 20, 22, 40, element=Q8), (3, 3), 200, groups=40),

@@ -20,7 +20,7 @@ def feeds() -> list[dict]:
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 def test_digits_beside_onnx_runtime(feeds, dtype: str, tmp_path) -> None:
     known, fresh = feeds[:8], feeds[8:]
-    reference, ours = sqnr.onnx_runtime(DIGITS), sqnr.nacre_int8(DIGITS, known, dtype)
+    reference, ours = sqnr.onnx_runtime(DIGITS), sqnr.nacre_quantised(DIGITS, known, dtype)
     wanted, found = [reference(f) for f in fresh], [ours(f) for f in fresh]
     peer = sqnr.onnx_runtime_int8(DIGITS, known, tmp_path)
     theirs = sqnr.accuracy(wanted, [peer(f) for f in fresh])
