@@ -35,6 +35,7 @@ def dialect_factory(name: str) -> Callable[[], Dialect]:
 
     def load() -> Dialect:
         home, variable = DIALECTS[name].split(":")
+        importlib.import_module(".extensions", PACKAGE).load_operators()
         for module in ("runtime.interpreter", *modules_in(REGISTRATIONS)):
             importlib.import_module(f".{module}", PACKAGE)
         return getattr(importlib.import_module(f".{home}", PACKAGE), variable)

@@ -19,6 +19,7 @@ from ..dialects.quant import QDQ, QuantType
 from ..dialects.text import load_module
 from ..dialects.types import dtype_of, element_type, shape_of
 from ..errors import CompileError, ImportFailed
+from ..extensions import load_operators
 from ..passes.graph.simplify import SimplifyPass
 from ..passes.manager import Canonicalize, Cse, PassManager
 from ..passes.npu.target import set_target
@@ -87,6 +88,7 @@ def compile(
     Raises NacreError (CompileError, ImportFailed, MachineError, InputError) in one sentence for what cannot
     work.
     """
+    load_operators()
     if stop_after is not None and stop_after not in LEVELS:
         raise CompileError(f"there is no level '{stop_after}'; the levels are {', '.join(LEVELS)}")
     if dtype not in (None, "float32", *SCHEMES):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import FileFormatError, InputError
+from ..extensions import load_operators
 from ..runtime.flatfile import FlatFile, open_file
 from ..runtime.interpreter import check_feeds
 from .program import NodeArg, Program, read_signature
@@ -22,6 +23,7 @@ class Session:
     """
 
     def __init__(self, program: str | os.PathLike[str] | Program | FlatFile, sanitize: bool = False):
+        load_operators()
         if isinstance(program, Program):
             self.file = program.to_file()
         elif isinstance(program, FlatFile):

@@ -1,12 +1,12 @@
 """Accuracy of quantisation beside ONNX Runtime's own static int8 quantiser, on the same calibration inputs.
 
-    python -m nacre.benchmarks.sqnr MODEL.onnx … [--inputs accept.py] [--dtype int8] [--samples 32] [--calibration 16]
+    python -m nacre.benchmarks.sqnr MODEL.onnx … [--dtype int8] [--inputs accept.py] [--samples 32] …
 
 For each model: the signal-to-noise ratio of all outputs against ONNX Runtime's float results, over inputs
 not used for calibration, for Nacre (qnn interpreted) and for ONNX Runtime; how often the largest output is
 the float model's (top-1 of a classifier); and Nacre's ratio with inputs and outputs paired wrongly, to show
-what a meaningless figure looks like. For int16x8 also the ratio of the float model with nothing but its weights
-rounded to 8 bits, which 16-bit activations can come close to and not surpass.
+what a meaningless figure looks like. For int16x8 also the ratio of the float model with nothing but its
+weights rounded to 8 bits, which 16-bit activations can come close to and not surpass.
 """
 
 from __future__ import annotations

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from ..errors import NacreError
+from ..extensions import load_operators
 
-COMMANDS = ("compile", "run", "verify", "info", "opt", "disasm", "asm", "targets", "ops")
+COMMANDS = ("compile", "run", "verify", "info", "opt", "disasm", "asm", "export", "targets", "ops")
 
 DESCRIPTION = """\
 Nacre compiles neural networks for NPUs and runs the result on an emulator of the NPU.
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; gives the exit code (usage errors leave through SystemExit, as argparse does)."""
     args = make_parser().parse_args(argv)
     try:
+        load_operators()
         args.run(args)
         sys.stdout.flush()
     except NacreError as error:

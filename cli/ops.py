@@ -70,7 +70,7 @@ def operations() -> list[dict[str, Any]]:
     from ..backends.npu import FAMILY
     from ..backends.npu.select import SELECTIONS
     from ..dialects import graph, qnn
-    from ..passes.npu.launch_tile_rules import LAUNCH_RULES
+    from ..passes.npu.launch_tile_rules import launch_rule
     from ..passes.quantise import quantise  # noqa: F401  fills the rules
     from ..passes.quantise.rules import RULES
     from ..runtime import interpreter  # noqa: F401  registers the kernels
@@ -80,7 +80,7 @@ def operations() -> list[dict[str, Any]]:
     rows = []
     for op in (*graph.OPS, *qnn.OPS):
         rule = next((RULES[base].kind.name.lower() for base in op.__mro__ if base in RULES), "stays float")
-        runs = "selected" if op in SELECTIONS else "kernel" if op.name in LAUNCH_RULES else None
+        runs = "selected" if op in SELECTIONS else "kernel" if launch_rule(op.name) else None
         about = (op.__doc__ or "").strip().splitlines()
         rows.append(
             {

@@ -14,16 +14,14 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
-from xdsl.ir import Operation
 
-from ..dialects import graph, qnn
 from ..dialects import npu_instructions as npu
 from ..dialects.declarative import Parameters
 from ..dialects.npu import Arity, Instruction
 from ..dialects.npu_instructions import KernelOp, PoolKind, ResizeKind
 from ..errors import NacreError
 from .fixed_point import Rounding
-from .kernel import run_kernel
+from .kernel import operations, run_kernel
 from .kernels import graph as _graph  # noqa: F401  registers the kernels
 from .kernels import qnn as _qnn  # noqa: F401
 from .kernels.qnn import resample
@@ -67,9 +65,6 @@ def port_arrays(cls: type[Instruction], arrays: Mapping[str, list[np.ndarray]]) 
 
 
 # --- kernels of the programmable engine ------------------------------------------------------------------
-OPERATIONS: dict[str, type[Operation]] = {op.name: op for op in (*graph.OPS, *qnn.OPS)}
-"""Tensor operations that a built-in kernel may compute, by name."""
-
 
 class LaunchKernel(NamedTuple):
     """A kernel ready to run: the operation, its settled parameters, and the open ones with their sizes."""
@@ -81,7 +76,7 @@ class LaunchKernel(NamedTuple):
     @staticmethod
     def of(op: KernelOp) -> LaunchKernel:
         """The kernel a symbol stands for. Raises NacreError for an operation that has no kernel."""
-        if op.operation.data not in OPERATIONS and op.operation.data not in PARTIAL:
+        if op.operation.data not in operations() and op.operation.data not in PARTIAL:
             raise NacreError(f"kernel @{op.sym_name.data}: there is no operation '{op.operation.data}'")
         return LaunchKernel(op.operation.data, op.parameters(), op.open())
 
@@ -104,7 +99,7 @@ def launch(f: Any, p: Any) -> None:
         results = PARTIAL[kernel.operation](parameters, *p.inputs, acc=p.acc)
         results = results if isinstance(results, tuple) else (results,)
     else:
-        results = run_kernel(OPERATIONS[kernel.operation], parameters, *p.inputs)
+        results = run_kernel(operations()[kernel.operation], parameters, *p.inputs)
     for out, result in zip(p.outputs, results, strict=True):
         out[...] = result
 

@@ -52,3 +52,8 @@ def run_kernel(op: type[Operation], p: Parameters, *arrays: np.ndarray | None) -
     """Run the kernel of an op class with given parameters; always a tuple."""
     results = kernel_of(op)(p, *arrays)
     return results if isinstance(results, tuple) else (results,)
+
+
+def operations() -> dict[str, type[Operation]]:
+    """All operations that have a kernel, by name, those of outside packages among them."""
+    return {op.name: op for op in KERNELS}

@@ -21,7 +21,7 @@ SETUPTOOLS = PROJECT["tool"]["setuptools"]
 LEFT_OUT = {"tests", "build", "dist", "docs"}
 READ_AT_RUN_TIME = {".toml", ".onnx", ".npz", ".cl", ".lark", ".typed", ".json", ".yaml", ".safetensors"}
 
-RANK = {"errors": 0, "dialects": 1, "runtime": 2, "passes": 3, "frontends": 3, "backends": 4, "cli": 5}
+RANK = {"errors": 0, "extensions": 1, "dialects": 1, "runtime": 2, "passes": 3, "frontends": 3, "backends": 4, "cli": 5}
 """Imports go from a higher number to a lower one, or stay in a folder; folders of equal rank know nothing of
 each other."""
 TOP = 6

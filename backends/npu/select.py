@@ -26,7 +26,7 @@ from ...dialects.types import element_of, element_type, shape_of, storage_of
 from ...errors import CompileError
 from ...passes.base import NacrePass
 from ...passes.npu.form import LAYER, set_form
-from ...passes.npu.launch_tile_rules import LAUNCH_RULES
+from ...passes.npu.launch_tile_rules import launch_rule
 from ...passes.npu.target import machine_of
 from ...passes.rewrite import location_names
 from ...runtime.interpreter import argument_names, main_function, result_names
@@ -49,7 +49,7 @@ def selects(*ops: type[Operation]) -> Callable[[Selection], Selection]:
 
 def legal(op: Operation) -> str | None:
     """None if the npu family can run an operation, else the reason why not."""
-    if type(op) in SELECTIONS or op.name in LAUNCH_RULES or isinstance(op, (graph.ConstantOp, ReturnOp)):
+    if type(op) in SELECTIONS or launch_rule(op.name) or isinstance(op, (graph.ConstantOp, ReturnOp)):
         return None
     return f"no engine and no kernel of the npu family runs {op.name}"
 

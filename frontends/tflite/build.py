@@ -17,6 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 _FILE_IDENTIFIER = b"TFL3"
 _SCHEMA_VERSION = 3
 _TENSOR_TYPES = {
+    "float16": "FLOAT16",
     "float32": "FLOAT32",
     "float64": "FLOAT64",
     "int8": "INT8",

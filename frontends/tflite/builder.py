@@ -16,11 +16,11 @@ from ...dialects.graph import ConstantOp
 from ...dialects.nacre import set_sources, sources_of
 from ...dialects.quant import QuantType, SCastOp
 from ...dialects.store import Store
-from ...dialects.types import element_type, shape_of, size_of, storage_of, tensor
+from ...dialects.types import dtype_of, element_type, shape_of, size_of, storage_of, tensor
 from ...runtime.interpreter import execute
 from ..module import Problem
 from .model import SourceModel, SourceOperator, SourceTensor
-from .node import Constant, Node, Operand, element_of_tensor, source_of
+from .node import QUANTISED, Constant, Node, Operand, element_of_tensor, source_of
 from .registry import IMPORTERS, Unsupported
 
 FOLDED = 2**24
@@ -110,7 +110,13 @@ class GraphBuilder:
             raise Unsupported("it has no outputs")
         if entry.floats:
             refuse_quantised(node)
-        made = entry.function(node)
+        if not entry.moves:
+            refuse_without_scale(node)
+        try:
+            with np.errstate(over="raise", invalid="raise", divide="raise"):
+                made = entry.function(node)
+        except FloatingPointError:
+            raise Unsupported("its scales are too far apart for a multiplier in integers") from None
         values = made if isinstance(made, tuple) else (made,)
         if len(values) < len(node.outputs):
             raise Unsupported(f"it has {len(node.outputs)} outputs, and {len(values)} are known of it")
@@ -200,6 +206,17 @@ def refuse_quantised(node: Node) -> None:
             raise Unsupported(
                 f"it is imported for floats only, and '{node.input_name(index)}' is quantised: "
                 "convert the model with this operator in float"
+            )
+
+
+def refuse_without_scale(node: Node) -> None:
+    """Say which tensor of an operator that computes lacks scale and zero point."""
+    named = {t.name: element_of_tensor(t) for t in node.outputs}
+    named |= {node.input_name(i): node.element(i) for i in range(len(node.inputs)) if node.has(i)}
+    for name, element in named.items():
+        if not isinstance(element, QuantType) and dtype_of(element) in QUANTISED:
+            raise Unsupported(
+                f"the tensor '{name}' is {element} without scale and zero point, and this operator needs them"
             )
 
 

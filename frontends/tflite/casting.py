@@ -78,7 +78,7 @@ def real_of(array: np.ndarray, element: QuantType) -> np.ndarray:
     return (array.astype(np.int32) - zeros.reshape(shape)).astype(np.float32) * scales.reshape(shape)
 
 
-@tflite_importer("CAST")
+@tflite_importer("CAST", moves=True)
 def cast(node: Node) -> SSAValue:
     """Another element type; of a quantised tensor, TFLite takes the stored integers as they are."""
     x = bits_of(node, node.operand(0))

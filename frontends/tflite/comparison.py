@@ -41,7 +41,7 @@ def logic(node: Node) -> SSAValue:
     return node.emit(op, node.operand(0), node.operand(1))
 
 
-@tflite_importer("SELECT", "SELECT_V2")
+@tflite_importer("SELECT", "SELECT_V2", moves=True)
 def select(node: Node) -> SSAValue:
     """a where the condition holds, else b; SELECT's condition of rank 1 chooses whole slices of axis 0."""
     condition, a, b = (node.operand(i) for i in range(3))

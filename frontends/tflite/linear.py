@@ -48,8 +48,8 @@ def depthwise(node: Node) -> SSAValue:
 def image(node: Node, index: int) -> tuple[int, ...]:
     """The shape of an input of rank 4."""
     shape = node.shape(index)
-    if len(shape) != 4:
-        raise Unsupported(f"'{node.input_name(index)}' should be of rank 4, but is {list(shape)}")
+    if len(shape) != 4 or min(shape) < 1:
+        raise Unsupported(f"'{node.input_name(index)}' is {list(shape)}, and needs four axes of 1 at least")
     return shape
 
 

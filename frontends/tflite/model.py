@@ -25,6 +25,9 @@ from ...errors import ImportFailed
 LARGEST_TENSOR = 2**31
 """Elements; TFLite counts them in 32 bits."""
 
+MOST_AXES = 8
+"""As many as TFLite's own kernels take."""
+
 DAMAGE = (struct.error, IndexError, ValueError, TypeError, OverflowError, AssertionError)
 """What the flatbuffers package raises when an offset leads out of the file or to something else."""
 
@@ -165,6 +168,8 @@ class Reader:
         size = math.prod(shape)
         if any(d < 0 for d in shape):
             problem = f"its shape {list(shape)} has a size below 0"
+        elif len(shape) > MOST_AXES:
+            problem = f"it has {len(shape)} axes, and {MOST_AXES} are the most that can be imported"
         elif size > LARGEST_TENSOR:
             problem = f"its shape {list(shape)} is that of more than 2^31 elements"
         elif table.Sparsity() is not None:

@@ -18,7 +18,7 @@ from .scales import activated, clamped
 
 
 # --- shapes ----------------------------------------------------------------------------------------------
-@tflite_importer("RESHAPE")
+@tflite_importer("RESHAPE", moves=True)
 def reshape(node: Node) -> SSAValue:
     """To the constant of input 1, else the option, else the result's shape in the file; one size may be
     -1.
@@ -38,7 +38,7 @@ def reshape(node: Node) -> SSAValue:
     return node.reshape(node.operand(0), wanted)
 
 
-@tflite_importer("SQUEEZE")
+@tflite_importer("SQUEEZE", moves=True)
 def squeeze(node: Node) -> SSAValue:
     """Without the named axes of size 1, or without all of them."""
     shape = node.shape(0)
@@ -49,7 +49,7 @@ def squeeze(node: Node) -> SSAValue:
     return node.reshape(node.operand(0), [d for i, d in enumerate(shape) if i not in gone])
 
 
-@tflite_importer("EXPAND_DIMS")
+@tflite_importer("EXPAND_DIMS", moves=True)
 def expand_dims(node: Node) -> SSAValue:
     """With an axis of size 1."""
     shape = list(node.shape(0))
@@ -60,13 +60,13 @@ def expand_dims(node: Node) -> SSAValue:
     return node.reshape(node.operand(0), shape)
 
 
-@tflite_importer("SHAPE")
+@tflite_importer("SHAPE", moves=True)
 def shape_as_value(node: Node) -> SSAValue:
     """The shape, which is known."""
     return node.literal(np.array(node.shape(0), dtype_of(node.result())))
 
 
-@tflite_importer("TRANSPOSE")
+@tflite_importer("TRANSPOSE", moves=True)
 def transpose(node: Node) -> SSAValue:
     """Axis i of the result is axis permutation[i] of the input."""
     rank = len(node.shape(0))
@@ -75,7 +75,7 @@ def transpose(node: Node) -> SSAValue:
 
 
 # --- joining and parting ---------------------------------------------------------------------------------
-@tflite_importer("CONCATENATION")
+@tflite_importer("CONCATENATION", moves=True)
 def concatenation(node: Node) -> SSAValue:
     """Quantised inputs are brought to the result's scale."""
     values = node.operands()
@@ -105,7 +105,7 @@ def rescaled(node: Node, value: SSAValue, source: QuantType, result: QuantType) 
     return node.table(value, np.clip(rounded, *full_range(np.uint8)).astype(np.uint8), result)
 
 
-@tflite_importer("PACK")
+@tflite_importer("PACK", moves=True)
 def pack(node: Node) -> SSAValue:
     """Along a new axis."""
     values = node.operands()
@@ -121,7 +121,7 @@ def pack(node: Node) -> SSAValue:
     return node.emit(graph.ConcatOp, *(node.reshape(v, shape) for v in values), axis=axis)
 
 
-@tflite_importer("UNPACK")
+@tflite_importer("UNPACK", moves=True)
 def unpack(node: Node) -> tuple[SSAValue, ...]:
     """Slices of an axis, which goes."""
     shape = node.shape(0)
@@ -132,7 +132,7 @@ def unpack(node: Node) -> tuple[SSAValue, ...]:
     return tuple(node.reshape(p, (*shape[:axis], *shape[axis + 1 :])) for p in parts)
 
 
-@tflite_importer("SPLIT")
+@tflite_importer("SPLIT", moves=True)
 def split(node: Node) -> tuple[SSAValue, ...]:
     """Inputs: axis, data. Equal parts."""
     axes, count = node.ints(0, "its axis"), int(node.option("NumSplits"))
@@ -147,7 +147,7 @@ def split(node: Node) -> tuple[SSAValue, ...]:
     return node.emit_all(graph.SplitOp, node.operand(1), axis=axis, sizes=(shape[axis] // count,) * count)
 
 
-@tflite_importer("SPLIT_V")
+@tflite_importer("SPLIT_V", moves=True)
 def split_v(node: Node) -> tuple[SSAValue, ...]:
     """Inputs: data, sizes (one may be -1), axis."""
     shape, sizes, axes = node.shape(0), list(node.ints(1, "its sizes")), node.ints(2, "its axis")
@@ -162,7 +162,7 @@ def split_v(node: Node) -> tuple[SSAValue, ...]:
 
 
 # --- slices ----------------------------------------------------------------------------------------------
-@tflite_importer("SLICE")
+@tflite_importer("SLICE", moves=True)
 def slice_(node: Node) -> SSAValue:
     """Inputs: data, begin, size; a size of -1 reaches to the end."""
     shape, begin, sizes = node.shape(0), node.ints(1, "its begin"), node.ints(2, "its sizes")
@@ -172,7 +172,7 @@ def slice_(node: Node) -> SSAValue:
     return node.emit(graph.SliceOp, node.operand(0), starts=begin, sizes=sizes, steps=(1,) * len(shape))
 
 
-@tflite_importer("STRIDED_SLICE")
+@tflite_importer("STRIDED_SLICE", moves=True)
 def strided_slice(node: Node) -> SSAValue:
     """Python's slices, with bit masks for what is left out; shrunk axes go, new ones come."""
     shape = node.shape(0)
@@ -236,7 +236,7 @@ def strided_slice(node: Node) -> SSAValue:
     return node.reshape(taken, result)
 
 
-@tflite_importer("GATHER")
+@tflite_importer("GATHER", moves=True)
 def gather(node: Node) -> SSAValue:
     """Slices of an axis, chosen by indices; leading axes may be common to both."""
     data, indices = node.shape(0), node.shape(1)
@@ -253,7 +253,7 @@ def gather(node: Node) -> SSAValue:
 
 
 # --- padding and repeating -------------------------------------------------------------------------------
-@tflite_importer("PAD", "PADV2", "MIRROR_PAD")
+@tflite_importer("PAD", "PADV2", "MIRROR_PAD", moves=True)
 def pad(node: Node) -> SSAValue:
     """Inputs: data, [rank, 2] of rows and columns before and after, PADV2's value."""
     rank = len(node.shape(0))
@@ -311,7 +311,7 @@ def reversed_part(node: Node, x: SSAValue, axis: int, start: int, count: int) ->
     return node.emit(graph.SliceOp, x, starts=starts, sizes=sizes, steps=steps)
 
 
-@tflite_importer("TILE")
+@tflite_importer("TILE", moves=True)
 def tile(node: Node) -> SSAValue:
     """The data repeated along each axis."""
     x, repeats = node.operand(0), node.ints(1, "its repeats")
@@ -323,7 +323,7 @@ def tile(node: Node) -> SSAValue:
     return node.reshape(spread, [r * d for r, d in zip(repeats, shape)])
 
 
-@tflite_importer("BROADCAST_TO")
+@tflite_importer("BROADCAST_TO", moves=True)
 def broadcast_to(node: Node) -> SSAValue:
     """The data repeated until it has the given shape."""
     return node.emit(graph.BroadcastOp, node.operand(0), shape=node.ints(1, "its shape"))

@@ -239,6 +239,8 @@ class Node:
     def multiplier(self, real: np.ndarray | float) -> tuple[SSAValue, SSAValue]:
         """The constants multiplier and shift of a real factor, one or one a channel."""
         multiplier, shift = quantise_multiplier(np.atleast_1d(np.asarray(real, np.float64)))
+        if shift.max() > 30:
+            raise Unsupported(f"its scales ask for a factor of {np.max(real):g}, and the largest is 2^30")
         return self.literal(multiplier), self.literal(shift)
 
     def reshape(self, value: SSAValue, shape: Sequence[int]) -> SSAValue:

@@ -21,10 +21,12 @@ Importer = Callable[["Node"], "SSAValue | tuple[SSAValue, ...]"]
 
 
 class Entry(NamedTuple):
-    """An importer; `floats` says that quantised tensors are none of its business."""
+    """An importer; `floats` says that quantised tensors are none of its business, `moves` that it takes integers
+    of 8 and 16 bits which have no scale, since it does not compute with them."""
 
     function: Importer
     floats: bool
+    moves: bool
 
 
 IMPORTERS: dict[str, Entry] = {}
@@ -36,14 +38,19 @@ class Unsupported(Exception):
     """
 
 
-def tflite_importer(*kinds: str, floats: bool = False) -> Callable[[Importer], Importer]:
-    """Register a function for operators; with `floats`, on quantised tensors they are refused by name."""
+def tflite_importer(
+    *kinds: str, floats: bool = False, moves: bool = False
+) -> Callable[[Importer], Importer]:
+    """Register a function for operators.
+
+    floats: on quantised tensors they are refused by name. moves: 8- and 16-bit integers need no scale.
+    """
 
     def register(function: Importer) -> Importer:
         for kind in kinds:
             if kind in IMPORTERS:
                 raise ValueError(f"{kind} has an importer already")
-            IMPORTERS[kind] = Entry(function, floats)
+            IMPORTERS[kind] = Entry(function, floats, moves)
         return function
 
     return register

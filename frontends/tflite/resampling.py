@@ -31,11 +31,10 @@ def resize(node: Node) -> SSAValue:
     _, *sizes, _ = image(node, 0)
     wanted = node.ints(1, "its size")
     align, half = bool(node.option("AlignCorners", False)), bool(node.option("HalfPixelCenters", False))
-    if len(wanted) != 2 or min(*wanted, *sizes) < 1 or (align and half):
-        raise Unsupported(
-            f"it resizes {sizes} to "
-            f"{list(wanted)}{' with corners aligned and half-pixel centres' if align and half else ''}"
-        )
+    if align and half:
+        raise Unsupported("it aligns corners and has half-pixel centres, which exclude each other")
+    if len(wanted) != 2 or min(*wanted, *sizes) < 1 or max(*wanted, *sizes) > LONGEST_SIDE:
+        raise Unsupported(f"it resizes {sizes} to {list(wanted)}, not two sides of 1 … {LONGEST_SIDE} pixels")
     linear = node.kind == "RESIZE_BILINEAR"
     if not node.is_quantised():
         return float_resize(node, sizes, wanted, align, half)
@@ -94,21 +93,21 @@ def picks(op: graph.ResizeOp, axis: int, size: int, index: np.ndarray) -> bool:
 
 
 # --- blocks ----------------------------------------------------------------------------------------------
-@tflite_importer("SPACE_TO_DEPTH")
+@tflite_importer("SPACE_TO_DEPTH", moves=True)
 def space_to_depth(node: Node) -> SSAValue:
     """Blocks of pixels become channels."""
     image(node, 0)
     return node.emit(graph.SpaceToDepthOp, node.operand(0), block=positive(node, "BlockSize")[0])
 
 
-@tflite_importer("DEPTH_TO_SPACE")
+@tflite_importer("DEPTH_TO_SPACE", moves=True)
 def depth_to_space(node: Node) -> SSAValue:
     """Channels become blocks of pixels."""
     image(node, 0)
     return node.emit(graph.DepthToSpaceOp, node.operand(0), block=positive(node, "BlockSize")[0])
 
 
-@tflite_importer("SPACE_TO_BATCH_ND")
+@tflite_importer("SPACE_TO_BATCH_ND", moves=True)
 def space_to_batch(node: Node) -> SSAValue:
     """Inputs: data [N, spatial…, rest…], block sizes, paddings. Blocks become images of the batch."""
     blocks, pads = blocks_of(node, "its paddings")
@@ -130,7 +129,7 @@ def space_to_batch(node: Node) -> SSAValue:
     return node.reshape(x, (n * math.prod(blocks), *parts[::2], *sizes[count:]))
 
 
-@tflite_importer("BATCH_TO_SPACE_ND")
+@tflite_importer("BATCH_TO_SPACE_ND", moves=True)
 def batch_to_space(node: Node) -> SSAValue:
     """Inputs: data [N · blocks, spatial…, rest…], block sizes, crops. The other way round."""
     blocks, crops = blocks_of(node, "its crops")

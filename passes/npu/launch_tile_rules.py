@@ -19,6 +19,7 @@ from ...dialects.nacre import module_of
 from ...dialects.npu import buffer_type
 from ...dialects.npu_instructions import KernelOp
 from ...errors import CompileError
+from ...runtime.kernel import operations
 from .tiling import Box, Piece, Tiling, follow, tiles
 
 LaunchRule = Callable[[npu.LaunchOp, Parameters], Tiling]
@@ -36,11 +37,19 @@ def launch_tiles(*operations: Any) -> Callable[[LaunchRule], LaunchRule]:
     return register
 
 
+def launch_rule(operation: str) -> LaunchRule | None:
+    """The rule for kernels of an operation: its own, or elementwise for a unary or binary operation of any dialect."""
+    if operation in LAUNCH_RULES:
+        return LAUNCH_RULES[operation]
+    cls = operations().get(operation)
+    return elementwise if cls is not None and issubclass(cls, (graph.UnaryOp, graph.BinaryOp)) else None
+
+
 @tiles(npu.LaunchOp)
 def launch(op: npu.LaunchOp) -> Tiling:
     """The rule of the kernel's operation."""
     kernel = kernel_named(module_of(op), op.fields()["kernel"])
-    rule = LAUNCH_RULES.get(kernel.operation.data)
+    rule = launch_rule(kernel.operation.data)
     if rule is None:
         raise CompileError(f"no tile rule is registered for kernels of {kernel.operation.data}")
     return rule(op, kernel.parameters())
@@ -61,7 +70,6 @@ def shapes(op: npu.LaunchOp) -> tuple[list[tuple[int, ...]], list[tuple[int, ...
 
 
 @launch_tiles(
-    *(o for o in graph.OPS if issubclass(o, (graph.UnaryOp, graph.BinaryOp))),
     graph.CompareOp, graph.SelectOp, graph.CastOp, qnn.PreluOp, qnn.LeakyReluOp, "ppu.broadcast",
     "ppu.softmax_output", "ppu.quantised_softmax_output", "ppu.softmax16_output", "ppu.normalise",
 )  # fmt: skip

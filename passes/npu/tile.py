@@ -15,7 +15,7 @@ from ...errors import MachineError
 from ...runtime.interpreter import main_function
 from ...runtime.machine import Machine
 from ..base import NacrePass
-from . import launch_reduce_rules, launch_tile_rules, launch_window_rules, tile_rules  # noqa: F401  register
+from . import launch_reduce_rules, launch_tile_rules, launch_tile_rules_tflite, launch_window_rules, tile_rules  # noqa: F401
 from .form import LAYER, TILE, require_form, set_form
 from .residency import kept_buffers, largest_hole
 from .target import machine_of

@@ -323,6 +323,17 @@ def test_accumulators_are_exact_at_the_extremes(dtype):
         assert acc.dtype == (np.int64 if dtype == np.int16 else np.int32)
 
 
+def test_int16_sums_beyond_the_mantissa_of_a_double_are_exact():
+    """A reduction whose sum passes 2^53 in odd steps is summed in slices."""
+    depth = 2**23 + 2001
+    a, b = np.full((1, depth), 32767, np.int16), np.full((depth, 1), 32767, np.int16)
+    exact = depth * 32767**2
+    assert exact > 2**53 and exact % 2 == 1
+    assert quantised.matmul_accumulate(a, b).item() == exact
+    acc = quantised.conv2d_accumulate(a[None, None], b[None, None])
+    assert acc.item() == exact
+
+
 @settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_convolution_in_pieces_is_the_convolution(data):
@@ -613,6 +624,24 @@ def test_resize(dtype, kind):
         fields = {"AlignCorners": align, "HalfPixelCenters": half}
         operator = Operator(kind, ["x", "size"], ["out"], options, fields)
         unary(reference, result, operator, x, scale, zero, scale, zero, size_tensor)
+    reference.finish()
+
+
+# --- tables of int16 -----------------------------------------------------------------------------
+def exponential(x: np.ndarray) -> np.ndarray:
+    """e^x as the C library has it in float32."""
+    with np.errstate(over="ignore"):
+        return np.exp(x.astype(np.float64)).astype(np.float32)
+
+
+def test_interpolated_tables_of_int16():
+    """EXP is made of nothing else: its table, and how it is read, over all 65,536 values a case."""
+    reference = Reference(np.int16, 95)
+    x = np.arange(-(2**15), 2**15).astype(np.int16).reshape(256, 256)
+    for _ in range(12):
+        scale, out_scale = reference.scale(-12, -5), reference.scale(-9, 3)
+        result = quantised.lookup16(x, quantised.table16(exponential, scale, 0, out_scale, 0))
+        unary(reference, result, Operator("EXP", ["x"], ["out"], "ExpOptions"), x, scale, 0, out_scale, 0)
     reference.finish()
 
 

@@ -1,0 +1,66 @@
+"""An operator of an outside package goes from ONNX file to emulator without a change in this repository."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+OPERATORS = """
+from nacre.dialects import graph
+from nacre.frontends.onnx import importer
+from nacre.runtime.kernel import kernel
+from xdsl.irdl import irdl_op_definition
+
+@irdl_op_definition
+class CubeOp(graph.UnaryOp):
+    name = "outside.cube"
+
+@kernel(CubeOp)
+def cube(p, x):
+    return x * x * x
+
+@importer("Cube", domain="com.outside")
+def import_cube(node):
+    return node.emit(CubeOp, node.operand(0))
+"""
+
+USE = """
+import nacre, numpy as np, onnx
+model = onnx.parser.parse_model('''
+  <ir_version: 8, opset_import: ["" : 17, "com.outside" : 1]>
+  example (float[1, 8, 4, 4] x) => (float[1, 8, 4, 4] y) { y = com.outside.Cube(x) }''')
+x = np.linspace(-2, 2, 128, dtype=np.float32).reshape(1, 8, 4, 4)
+for dtype, bound in (("int8", 0.15), ("float32", 1e-6)):
+    program = nacre.compile(model, target="tiny", dtype=dtype, calibration=[{"x": x}])
+    (y,) = nacre.Session(program).run(None, {"x": x})
+    assert np.abs(y - x**3).max() <= bound, (dtype, np.abs(y - x**3).max())
+print("fine")
+"""
+
+
+def installed(folder: Path, operators: str) -> None:
+    """What `pip install` of an outside package leaves behind."""
+    (folder / "outside_operators.py").write_text(operators)
+    info = folder / "outside-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[nacre.operators]\noutside = outside_operators\n")
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PATH": ""}
+    return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
+
+
+def test_an_outside_operator_compiles_and_runs(tmp_path: Path) -> None:
+    installed(tmp_path, OPERATORS)
+    done = run(tmp_path, "-c", USE)
+    assert done.stdout == "fine\n", done.stderr
+
+
+def test_a_broken_outside_package_is_named(tmp_path: Path) -> None:
+    installed(tmp_path, "import nothing_of_this_name")
+    done = run(tmp_path, "-m", "nacre.cli.main", "targets")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and "'outside' (outside_operators)" in done.stderr
