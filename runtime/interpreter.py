@@ -121,12 +121,21 @@ def execute(op: Operation, arrays: Sequence[np.ndarray]) -> Iterator[np.ndarray]
     if isinstance(op, DCastOp):
         type_ = element_type(op.input)
         assert isinstance(type_, QuantType)
-        return (dequantise(arrays[0], type_.scale, type_.zero),)
+        return (reals(arrays[0], type_),)
     if isinstance(op, SCastOp):
         return (arrays[0],)
     if isinstance(op, DeclarativeOp):
         return evaluate(op, *arrays)
     raise NacreError(f"the interpreter has no rule for {op.name}")
+
+
+def reals(integers: np.ndarray, type_: QuantType) -> np.ndarray:
+    """The floats that stored integers of a type, per tensor or per axis, stand for."""
+    if type_.data.axis is None:
+        return dequantise(integers, type_.scale, type_.zero)
+    shape = [-1 if axis == type_.data.axis else 1 for axis in range(integers.ndim)]
+    scales, zeros = np.array(type_.data.scales, np.float32), np.array(type_.data.zeros, np.int32)
+    return (integers.astype(np.int32) - zeros.reshape(shape)).astype(np.float32) * scales.reshape(shape)
 
 
 def _last_uses(ops: Sequence[Operation]) -> dict[int, list[SSAValue]]:

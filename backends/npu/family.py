@@ -18,6 +18,7 @@ from ...errors import FileFormatError
 from ...passes.npu.allocate import AllocatePass
 from ...passes.npu.elide_copies import ElideCopiesPass
 from ...passes.npu.fuse_activation import FuseActivationPass
+from ...passes.npu.fuse_pad import FusePadPass
 from ...passes.npu.fuse_pool import FusePoolPass
 from ...passes.npu.fuse_residual import FuseResidualPass
 from ...passes.npu.keep_on_chip import KeepOnChipPass
@@ -48,7 +49,7 @@ def pipeline(machine: Machine, options: CompileOptions) -> Mapping[str, Sequence
 
 def fusion() -> list[ModulePass]:
     """The passes that `--no-fuse` leaves out."""
-    return [FuseActivationPass(), FuseResidualPass(), FuseActivationPass(), FusePoolPass()]
+    return [FusePadPass(), FuseActivationPass(), FuseResidualPass(), FuseActivationPass(), FusePoolPass()]
 
 
 # --- encoding --------------------------------------------------------------------------------------------

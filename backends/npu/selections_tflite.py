@@ -27,9 +27,7 @@ def mean_or_sum(op: qnn.MeanOp | qnn.SumOp, s: Selector) -> None:
     p, shape = op.parameters(), shape_of(op.input)
     axes = sorted(p.axes)
     count = math.prod(shape[a] for a in axes)
-    factor = (
-        mean_factor(count, p.multiplier, p.shift) if isinstance(op, qnn.MeanOp) else (p.multiplier, p.shift)
-    )
+    factor = mean_factor(count, p.multiplier, p.shift) if isinstance(op, qnn.MeanOp) else (p.multiplier, p.shift)
     low, high = storage_range(storage_of(element_type(op.result)))
     ports: dict[str, Any] = {
         name: s.constant(np.array([v], np.int32), name) for name, v in zip(("multiplier", "shift"), factor)
@@ -66,6 +64,4 @@ def over_image(
         "stride_h": 1, "stride_w": 1, "dilation_h": 1, "dilation_w": 1, "pad_top": 0, "pad_left": 0,
         "pad_bottom": 0, "pad_right": 0,
     }  # fmt: skip
-    write_as(
-        s, op.result, out, lambda ofm: s.emit(npu.DepthwiseOp, {**ports, "ofm": ofm}, **fields, **window)
-    )
+    write_as(s, op.result, out, lambda ofm: s.emit(npu.DepthwiseOp, {**ports, "ofm": ofm}, **fields, **window))

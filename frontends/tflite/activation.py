@@ -42,7 +42,6 @@ def relu(node: Node) -> SSAValue:
 Real = Callable[[np.ndarray], np.ndarray]
 
 
-
 def in_double(function: Real) -> Real:
     """A function of float32 whose result is rounded once, as the C library's are."""
 
@@ -122,9 +121,7 @@ def eight_bits(node: Node) -> tuple[QuantType, QuantType]:
     """The quantised types of input and output, of one 8-bit storage."""
     source, result = node.quant(0), node.result_quant()
     if source.storage == i16 or source.storage != result.storage:
-        raise Unsupported(
-            f"it is imported for int8 and uint8, and goes from {text_of(source)} to {text_of(result)}"
-        )
+        raise Unsupported(f"it is imported for int8 and uint8, and goes from {text_of(source)} to {text_of(result)}")
     return source, result
 
 
@@ -165,9 +162,7 @@ def prelu(node: Node) -> SSAValue:
     slope = node.quant(1)
     if slope.storage != source.storage:
         raise Unsupported("its operands are of different integer types")
-    p = quantised.prelu_parameters(
-        source.scale, source.zero, slope.scale, slope.zero, result.scale, result.zero
-    )
+    p = quantised.prelu_parameters(source.scale, source.zero, slope.scale, slope.zero, result.scale, result.zero)
     return node.emit(qnn.PreluOp, x, alpha, element=result, rescale=tuple(p))
 
 
@@ -196,9 +191,7 @@ def softmax_of_int16(node: Node, beta: float) -> SSAValue:
     """Symmetric on both sides, the result's scale being 1/32768."""
     source, result = node.quant(0), node.result_quant()
     if result.storage != i16 or source.zero or result.zero or abs(result.scale * 32768 - 1) > 0.001:
-        raise Unsupported(
-            f"it goes from {text_of(source)} to {text_of(result)}; TFLite's result has scale 1/32768"
-        )
+        raise Unsupported(f"it goes from {text_of(source)} to {text_of(result)}; TFLite's result has scale 1/32768")
     p = quantised.softmax16_parameters(source.scale, beta)
     return node.emit(qnn.Softmax16Op, node.operand(0), element=result, **p._asdict())
 

@@ -70,8 +70,7 @@ def build_model(
         tensor_offsets.append(_tensor(builder, tensor, number))
     codes = list(dict.fromkeys((operator.kind, operator.version) for operator in operators))
     operator_offsets = [
-        _operator(builder, operator, codes.index((operator.kind, operator.version)), index)
-        for operator in operators
+        _operator(builder, operator, codes.index((operator.kind, operator.version)), index) for operator in operators
     ]
     subgraph = _table(
         builder,
@@ -156,9 +155,7 @@ def _operator(builder: flatbuffers.Builder, operator: Operator, code: int, index
 def _operator_code(builder: flatbuffers.Builder, kind: str, version: int) -> int:
     code = _enum("BuiltinOperator", kind)
     # Readers take the larger of the two fields; the old one has 8 bits and stops at 127.
-    return _table(
-        builder, "OperatorCode", DeprecatedBuiltinCode=min(code, 127), BuiltinCode=code, Version=version
-    )
+    return _table(builder, "OperatorCode", DeprecatedBuiltinCode=min(code, 127), BuiltinCode=code, Version=version)
 
 
 def _int32_vector(builder: flatbuffers.Builder, values: Sequence[int]) -> int:

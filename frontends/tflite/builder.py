@@ -131,8 +131,7 @@ class GraphBuilder:
         want, have = element_of_tensor(source), element_type(value)
         if shape_of(value) != source.shape and not self.reshaped and not source.open:
             raise Unsupported(
-                f"its result is {list(shape_of(value))}, but the file gives '{source.name}' "
-                f"{list(source.shape)}"
+                f"its result is {list(shape_of(value))}, but the file gives '{source.name}' {list(source.shape)}"
             )
         if want == have:
             return value
@@ -193,9 +192,7 @@ def check_known(operator: SourceOperator) -> None:
     if operator.kind in IMPORTERS:
         return
     if operator.kind.startswith("CUSTOM"):
-        raise Unsupported(
-            "custom operators are defined outside TFLite, and no importer is registered for this one"
-        )
+        raise Unsupported("custom operators are defined outside TFLite, and no importer is registered for this one")
     raise Unsupported("this operator cannot be imported yet")
 
 

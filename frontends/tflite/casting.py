@@ -34,15 +34,11 @@ def quantise(node: Node) -> SSAValue:
 def requantised(node: Node, x: SSAValue, result: QuantType) -> SSAValue:
     """A quantised value in another quantised type; from eight bits to another storage by a table."""
     source = one_scale(element_type(x), node.name)
-    multiplier, shift = (
-        int(v) for v in quantise_multiplier(np.float64(source.scale) / np.float64(result.scale))
-    )
+    multiplier, shift = (int(v) for v in quantise_multiplier(np.float64(source.scale) / np.float64(result.scale)))
     if source.storage == result.storage or source.storage == i16:
         zeros = {"input_zero": source.zero, "result_zero": result.zero}
         to = "" if source.storage == result.storage else NAME_OF_STORAGE[result.storage]
-        return node.emit(
-            qnn.RequantiseOp, x, element=result, multiplier=multiplier, shift=shift, to=to, **zeros
-        )
+        return node.emit(qnn.RequantiseOp, x, element=result, multiplier=multiplier, shift=shift, to=to, **zeros)
     patterns = EIGHT_BITS.view(dtype_of(source))
     entries = requantise_tensor(patterns, multiplier, shift, source.zero, result.zero, dtype_of(result))
     return node.table(x, entries, result)

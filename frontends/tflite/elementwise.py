@@ -40,9 +40,7 @@ def add_or_sub(node: Node) -> SSAValue:
     a, b, result = operands_of_one_type(node)
     refuse_powers_of_two(node, a, b, result)
     limits = clamp_of(result, fused(node))
-    rescale = add_parameters(
-        a.scale, a.zero, b.scale, b.zero, result.scale, result.zero, dtype_of(result), **limits
-    )
+    rescale = add_parameters(a.scale, a.zero, b.scale, b.zero, result.scale, result.zero, dtype_of(result), **limits)
     operands = node.operand(0), node.operand(1)
     return node.emit(qnn.AddOp, *operands, element=result, rescale=tuple(rescale), subtract=subtract)
 
@@ -64,9 +62,7 @@ def mul(node: Node) -> SSAValue:
         return float_or_integer(node, graph.MulOp)
     a, b, result = operands_of_one_type(node)
     limits = clamp_of(result, fused(node))
-    p = mul_parameters(
-        a.scale, a.zero, b.scale, b.zero, result.scale, result.zero, dtype_of(result), **limits
-    )
+    p = mul_parameters(a.scale, a.zero, b.scale, b.zero, result.scale, result.zero, dtype_of(result), **limits)
     return node.emit(
         qnn.MulOp, node.operand(0), node.operand(1), element=result, a_zero=p.zero_a, b_zero=p.zero_b,
         ofm_zero=p.zero_out, multiplier=p.multiplier, shift=p.shift, **limits,
@@ -92,9 +88,7 @@ def squared_difference(node: Node) -> SSAValue:
         a, b, result = operands_of_one_type(node)
         if result.storage == i16:
             raise Unsupported("it is imported for int8 and uint8, not for int16")
-        p = squared_difference_parameters(
-            a.scale, a.zero, b.scale, b.zero, result.scale, result.zero, dtype_of(result)
-        )
+        p = squared_difference_parameters(a.scale, a.zero, b.scale, b.zero, result.scale, result.zero, dtype_of(result))
         operands = node.operand(0), node.operand(1)
         return node.emit(qnn.SquaredDifferenceOp, *operands, element=result, rescale=tuple(p))
     difference = node.emit(graph.SubOp, node.operand(0), node.operand(1))

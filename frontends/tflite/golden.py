@@ -75,9 +75,7 @@ class TfliteGolden:
         except KeyError as error:
             raise InputError(f"the input {error} is missing") from None
         except (ValueError, RuntimeError) as error:
-            raise InputError(
-                f"LiteRT cannot run the model on this input: {str(error).splitlines()[0]}"
-            ) from None
+            raise InputError(f"LiteRT cannot run the model on this input: {str(error).splitlines()[0]}") from None
 
     def _real(self, name: str, array: np.ndarray) -> np.ndarray:
         q = self._by_name[name].quantisation
@@ -117,9 +115,7 @@ def computed_tensors(source: Any) -> Iterator[SourceTensor]:
 def interpreter_of(content: bytes) -> tuple[str, Any]:
     """LiteRT's name and version, and its interpreter with reference kernels."""
     if importlib.util.find_spec("ai_edge_litert") is None:
-        raise InputError(
-            "TFLite models run in ai-edge-litert, which is not installed: it comes with nacre[verify]"
-        )
+        raise InputError("TFLite models run in ai-edge-litert, which is not installed: it comes with nacre[verify]")
     from importlib.metadata import version
 
     from ai_edge_litert import interpreter as litert

@@ -23,9 +23,7 @@ from .node import Constant, location_of
 from .registry import Unsupported
 
 
-def import_tflite(
-    model: str | os.PathLike[str] | bytes, shapes: Mapping[str, Sequence[int]] | None = None
-) -> ModuleOp:
+def import_tflite(model: str | os.PathLike[str] | bytes, shapes: Mapping[str, Sequence[int]] | None = None) -> ModuleOp:
     """The model as a module with one `func.func @main`; a quantised input is an argument of quantised type.
 
     shapes: other shapes than the file's by input name.
@@ -54,14 +52,11 @@ def input_shapes(source: SourceModel, given: Mapping[str, Sequence[int]]) -> dic
     sizes = {i: source.tensors[i].shape for i in source.inputs}
     for name, shape in given.items():
         if name not in names:
-            raise ImportFailed(
-                f"there is no input '{name}' to give a shape; the inputs are {', '.join(names)}"
-            )
+            raise ImportFailed(f"there is no input '{name}' to give a shape; the inputs are {', '.join(names)}")
         chosen = tuple(int(d) for d in shape)
         if len(chosen) != len(sizes[names[name]]) or min(chosen, default=1) < 1:
             raise ImportFailed(
-                f"the input '{name}' is {list(sizes[names[name]])}, which cannot take the shape "
-                f"{list(chosen)}"
+                f"the input '{name}' is {list(sizes[names[name]])}, which cannot take the shape {list(chosen)}"
             )
         sizes[names[name]] = chosen
     return sizes

@@ -80,9 +80,7 @@ def weight_of(node: Node, index: int, permutation: Sequence[int], flip: Sequence
         return Weight(node.literal(array, node.input_name(index)))
     data = element.data
     if data.axis is not None and permutation[-1] != data.axis:
-        raise Unsupported(
-            f"'{node.input_name(index)}' has scales along axis {data.axis}, which is no output channel"
-        )
+        raise Unsupported(f"'{node.input_name(index)}' has scales along axis {data.axis}, which is no output channel")
     if len(set(data.zeros)) != 1:
         raise Unsupported(f"'{node.input_name(index)}' has zero points that differ from channel to channel")
     axis = None if data.axis is None else len(permutation) - 1
@@ -98,16 +96,14 @@ def convolution(node: Node, weight: Weight, **parameters: Any) -> SSAValue:
     """graph.conv and its activation for floats, qnn.conv for integers."""
     refuse_mixed(node)
     if weight.scales is None:
-        return activated(
-            node, node.emit(graph.ConvOp, node.operand(0), weight.value, bias_of(node, 2), **parameters)
-        )
+        return activated(node, node.emit(graph.ConvOp, node.operand(0), weight.value, bias_of(node, 2), **parameters))
     ifm, ofm = node.quant(0), node.result_quant()
     refuse_types(node, ifm, weight)
     return node.emit(
         qnn.ConvOp,
         node.operand(0),
         weight.value,
-        *node.multiplier(product_factor(ifm, weight.scales, ofm)),
+        *node.multiplier(convolution_factor(ifm, weight.scales, ofm)),
         integer_bias(node, 2, ifm),
         element=ofm,
         ifm_zero=ifm.zero,
@@ -117,6 +113,11 @@ def convolution(node: Node, weight: Weight, **parameters: Any) -> SSAValue:
         **clamp_of(ofm, fused(node)),
         **parameters,
     )
+
+
+def convolution_factor(ifm: QuantType, scales: np.ndarray, ofm: QuantType) -> np.ndarray:
+    """What a convolution's sums are multiplied with."""
+    return product_factor(ifm.scale, scales, ofm.scale, single=ifm.storage == u8)
 
 
 def rounding_of(ifm: QuantType) -> Rounding:
@@ -150,9 +151,7 @@ def refuse_types(node: Node, ifm: QuantType, weight: Weight, symmetric: bool = T
             "TFLite computes int8 and int16 with int8 weights, uint8 with uint8 weights"
         )
     if symmetric and stored == i8 and weight.zero:
-        raise Unsupported(
-            f"'{node.input_name(1)}' has the zero point {weight.zero}; int8 weights are symmetric"
-        )
+        raise Unsupported(f"'{node.input_name(1)}' has the zero point {weight.zero}; int8 weights are symmetric")
     if ifm.storage == i16 and (ifm.zero or node.result_quant().zero):
         raise Unsupported(f"'{node.input_name(0)}' is {text_of(ifm)}; int16 tensors are symmetric")
 
@@ -172,8 +171,7 @@ def integer_bias(node: Node, index: int, ifm: QuantType) -> SSAValue | None:
     want = i64 if ifm.storage == i16 else i32
     if node.element(index) != want:
         raise Unsupported(
-            f"its bias '{node.input_name(index)}' is {node.element(index)}, but beside "
-            f"{dtype_of(ifm)} it is {want}"
+            f"its bias '{node.input_name(index)}' is {node.element(index)}, but beside {dtype_of(ifm)} it is {want}"
         )
     return node.reshape(node.operand(index), (math.prod(node.shape(index)),))
 
@@ -229,7 +227,7 @@ def integer_transpose_conv(
         qnn.ConvOp,
         x,
         weight.value,
-        *node.multiplier(product_factor(ifm, weight.scales, ofm)),
+        *node.multiplier(convolution_factor(ifm, weight.scales, ofm)),
         integer_bias(node, 3, ifm),
         element=ofm,
         strides=(1, 1),
@@ -266,9 +264,7 @@ def fully_connected(node: Node) -> SSAValue:
     shape, (columns, depth) = node.shape(0), node.shape(1)
     if depth < 1 or math.prod(shape) % depth:
         raise Unsupported(f"its input {list(shape)} does not divide into rows of {depth}")
-    out = (
-        (*shape[:-1], columns) if node.option("KeepNumDims", False) else (math.prod(shape) // depth, columns)
-    )
+    out = (*shape[:-1], columns) if node.option("KeepNumDims", False) else (math.prod(shape) // depth, columns)
     rows = node.reshape(node.operand(0), (math.prod(shape) // depth, depth))
     weight = weight_of(node, 1, (1, 0))
     if weight.scales is None:
@@ -280,7 +276,7 @@ def fully_connected(node: Node) -> SSAValue:
         qnn.MatmulOp,
         rows,
         weight.value,
-        *node.multiplier(product_factor(ifm, weight.scales, ofm)),
+        *node.multiplier(product_factor(ifm.scale, weight.scales, ofm.scale)),
         integer_bias(node, 2, ifm),
         element=ofm,
         a_zero=ifm.zero,
@@ -303,7 +299,7 @@ def batch_matmul(node: Node) -> SSAValue:
     left, right, ofm = node.quant(0), node.quant(1), node.result_quant()
     if not left.storage == right.storage == ofm.storage:
         raise Unsupported("its operands and result are of different integer types")
-    factor = np.float64(left.scale) * np.float64(right.scale) / np.float64(ofm.scale)
+    factor = product_factor(left.scale, right.scale, ofm.scale, single=True)
     return node.emit(
         qnn.MatmulOp,
         a,

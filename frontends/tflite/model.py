@@ -145,9 +145,7 @@ class Reader:
             raise ValueError(f"it claims to hold {count} {what}")
         return count
 
-    def references(
-        self, indices: Sequence[int], tensors: Sequence[SourceTensor], what: str
-    ) -> tuple[int, ...]:
+    def references(self, indices: Sequence[int], tensors: Sequence[SourceTensor], what: str) -> tuple[int, ...]:
         """Indices of tensors that are there."""
         for index in indices:
             if not 0 <= index < len(tensors):
@@ -209,9 +207,7 @@ class Reader:
             return None
         scales = np.array(table.ScaleAsNumpy(), np.float32)
         given = table.ZeroPointAsNumpy()
-        zeros = (
-            np.zeros(1, np.int64) if isinstance(given, int) or len(given) == 0 else np.array(given, np.int64)
-        )
+        zeros = np.zeros(1, np.int64) if isinstance(given, int) or len(given) == 0 else np.array(given, np.int64)
         return Quantisation(scales, zeros, int(table.QuantizedDimension()))
 
     # -- operators
@@ -222,9 +218,7 @@ class Reader:
             table = graph.Operators(index)
             kind = kinds[table.OpcodeIndex()]
             given = ints(table.InputsAsNumpy())
-            self.references(
-                [i for i in given if i != -1], tensors, f"the inputs of operator {index} ({kind})"
-            )
+            self.references([i for i in given if i != -1], tensors, f"the inputs of operator {index} ({kind})")
             outputs = self.references(
                 ints(table.OutputsAsNumpy()), tensors, f"the outputs of operator {index} ({kind})"
             )
@@ -232,9 +226,7 @@ class Reader:
             base = tensors[outputs[0]].name if outputs else f"{kind}_{index}"
             name = base if base not in names else f"{base}_{index}"
             names.add(name)
-            yield SourceOperator(
-                kind, name, tuple(None if i == -1 else i for i in given), outputs, options, fields
-            )
+            yield SourceOperator(kind, name, tuple(None if i == -1 else i for i in given), outputs, options, fields)
 
     def kind(self, index: int) -> str:
         """An operator code's name; a custom operator's own in quotes."""

@@ -24,9 +24,7 @@ def reshape(node: Node) -> SSAValue:
     -1.
     """
     shape = node.array(1)
-    wanted = (
-        [int(v) for v in shape.ravel()] if shape is not None else list(node.source.fields.get("NewShape", ()))
-    )
+    wanted = [int(v) for v in shape.ravel()] if shape is not None else list(node.source.fields.get("NewShape", ()))
     if not wanted:
         wanted = list(node.outputs[0].shape)
     size = math.prod(node.shape(0))
@@ -85,10 +83,7 @@ def concatenation(node: Node) -> SSAValue:
     if not node.is_quantised():
         return activated(node, node.emit(graph.ConcatOp, *values, axis=axis))
     result = node.result_quant()
-    values = [
-        v if node.quant(i) == result else rescaled(node, v, node.quant(i), result)
-        for i, v in enumerate(values)
-    ]
+    values = [v if node.quant(i) == result else rescaled(node, v, node.quant(i), result) for i, v in enumerate(values)]
     return clamped(node, node.emit(graph.ConcatOp, *values, axis=axis), result)
 
 
@@ -141,9 +136,7 @@ def split(node: Node) -> tuple[SSAValue, ...]:
         raise Unsupported(f"its axis is {list(axes)}, and has to be one number")
     axis = node.axis(axes[0], len(shape))
     if count < 1 or shape[axis] % count or count != len(node.outputs):
-        raise Unsupported(
-            f"{count} equal parts do not fit an axis of {shape[axis]} and {len(node.outputs)} outputs"
-        )
+        raise Unsupported(f"{count} equal parts do not fit an axis of {shape[axis]} and {len(node.outputs)} outputs")
     return node.emit_all(graph.SplitOp, node.operand(1), axis=axis, sizes=(shape[axis] // count,) * count)
 
 
@@ -176,16 +169,13 @@ def slice_(node: Node) -> SSAValue:
 def strided_slice(node: Node) -> SSAValue:
     """Python's slices, with bit masks for what is left out; shrunk axes go, new ones come."""
     shape = node.shape(0)
-    begin, end, strides = (
-        node.ints(i, f"its {what}") for i, what in ((1, "begin"), (2, "end"), (3, "strides"))
-    )
+    begin, end, strides = (node.ints(i, f"its {what}") for i, what in ((1, "begin"), (2, "end"), (3, "strides")))
     if not len(begin) == len(end) == len(strides):
         raise Unsupported("begin, end and strides differ in length")
     if node.option("Offset", False):
         raise Unsupported("its end counts from its begin (option offset), which cannot be imported yet")
     masks = {
-        n: int(node.option(n, 0))
-        for n in ("BeginMask", "EndMask", "EllipsisMask", "NewAxisMask", "ShrinkAxisMask")
+        n: int(node.option(n, 0)) for n in ("BeginMask", "EndMask", "EllipsisMask", "NewAxisMask", "ShrinkAxisMask")
     }
 
     def on(mask: str, i: int) -> bool:
@@ -223,9 +213,9 @@ def strided_slice(node: Node) -> SSAValue:
                 chosen = range(at, at + 1)
             else:
                 chosen = range(
-                    *slice(
-                        None if on("BeginMask", i) else first, None if on("EndMask", i) else last, step
-                    ).indices(size)
+                    *slice(None if on("BeginMask", i) else first, None if on("EndMask", i) else last, step).indices(
+                        size
+                    )
                 )
                 result.append(len(chosen))
             starts.append(chosen.start if len(chosen) else 0)
@@ -277,8 +267,7 @@ def pad_value(node: Node) -> float:
     value = node.constant(2, "its padding value")
     if value.size != 1 or node.element(2) != element:
         raise Unsupported(
-            f"its padding value '{node.input_name(2)}' ({node.element(2)}) should be one number of "
-            f"the type {element}"
+            f"its padding value '{node.input_name(2)}' ({node.element(2)}) should be one number of the type {element}"
         )
     return float(value.ravel()[0])
 

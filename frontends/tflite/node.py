@@ -59,8 +59,7 @@ def element_of_tensor(tensor: SourceTensor) -> Attribute:
     if ((q.zeros < low) | (q.zeros > high)).any():
         bad = q.zeros[(q.zeros < low) | (q.zeros > high)][0]
         raise Unsupported(
-            f"the tensor '{tensor.name}' has the zero point {bad}, outside the range {low}..{high} "
-            f"of {tensor.dtype}"
+            f"the tensor '{tensor.name}' has the zero point {bad}, outside the range {low}..{high} of {tensor.dtype}"
         )
     if len(q.scales) == 1:
         if len(q.zeros) != 1:
@@ -72,9 +71,7 @@ def element_of_tensor(tensor: SourceTensor) -> Attribute:
             f"which do not fit its shape {list(tensor.shape)}"
         )
     if len(q.zeros) not in (1, len(q.scales)):
-        raise Unsupported(
-            f"the tensor '{tensor.name}' has {len(q.scales)} scales, but {len(q.zeros)} zero points"
-        )
+        raise Unsupported(f"the tensor '{tensor.name}' has {len(q.scales)} scales, but {len(q.zeros)} zero points")
     return quantised(storage, q.scales.tolist(), q.zeros.tolist() * (len(q.scales) // len(q.zeros)), q.axis)
 
 
@@ -153,9 +150,7 @@ class Node:
         value = self.value(index)
         if isinstance(value, Constant):
             return value.array
-        raise Unsupported(
-            f"{what} ('{self.input_name(index)}') is computed from the model's inputs, not constant"
-        )
+        raise Unsupported(f"{what} ('{self.input_name(index)}') is computed from the model's inputs, not constant")
 
     def ints(self, index: int, what: str) -> tuple[int, ...]:
         """A constant input as integers."""
@@ -213,9 +208,7 @@ class Node:
         """Append an op with one result at the node's location; Nones fall out. qnn ops need `element`."""
         return self.emit_all(op, *operands, **parameters)[0]
 
-    def emit_all(
-        self, op: type[DeclarativeOp], *operands: SSAValue | None, **parameters: Any
-    ) -> tuple[SSAValue, ...]:
+    def emit_all(self, op: type[DeclarativeOp], *operands: SSAValue | None, **parameters: Any) -> tuple[SSAValue, ...]:
         """Append an op at the node's location and give all its results."""
         made = op.make(*(v for v in operands if v is not None), location=self.location, **parameters)
         self.append(made)

@@ -34,9 +34,7 @@ def mean_or_sum(node: Node) -> SSAValue:
     source, result = node.quant(0), node.result_quant()
     if source.storage != result.storage:
         raise Unsupported(f"it goes from {text_of(source)} to {text_of(result)}")
-    multiplier, shift = (
-        int(v) for v in quantise_multiplier(np.float64(source.scale) / np.float64(result.scale))
-    )
+    multiplier, shift = (int(v) for v in quantise_multiplier(np.float64(source.scale) / np.float64(result.scale)))
     integers = {
         "multiplier": multiplier,
         "shift": shift,

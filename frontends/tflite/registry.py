@@ -38,9 +38,7 @@ class Unsupported(Exception):
     """
 
 
-def tflite_importer(
-    *kinds: str, floats: bool = False, moves: bool = False
-) -> Callable[[Importer], Importer]:
+def tflite_importer(*kinds: str, floats: bool = False, moves: bool = False) -> Callable[[Importer], Importer]:
     """Register a function for operators.
 
     floats: on quantised tensors they are refused by name. moves: 8- and 16-bit integers need no scale.

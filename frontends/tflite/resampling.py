@@ -19,7 +19,6 @@ from .node import Node
 from .registry import Unsupported, tflite_importer
 from .scales import positive
 
-
 LONGEST_SIDE = 2**20
 """Of an image that is resized: the tables of neighbours are made at import."""
 
@@ -65,9 +64,7 @@ def nearest_table(size: int, out: int, align: bool, half: bool) -> np.ndarray:
     return np.stack([index, index, np.zeros_like(index)], axis=1).astype(np.int32)
 
 
-def float_resize(
-    node: Node, sizes: Sequence[int], wanted: Sequence[int], align: bool, half: bool
-) -> SSAValue:
+def float_resize(node: Node, sizes: Sequence[int], wanted: Sequence[int], align: bool, half: bool) -> SSAValue:
     """A graph.resize; nearest neighbours that it would not choose are gathered."""
     coordinates = "align_corners" if align else "half_pixel" if half else "asymmetric"
     x = node.operand(0)
@@ -115,9 +112,7 @@ def space_to_batch(node: Node) -> SSAValue:
     element = node.element(0)
     rest = (0,) * (len(shape) - 1 - count)
     zero = float(element.zero) if isinstance(element, QuantType) else 0.0
-    x = node.emit(
-        graph.PadOp, node.operand(0), low=(0, *pads[::2], *rest), high=(0, *pads[1::2], *rest), value=zero
-    )
+    x = node.emit(graph.PadOp, node.operand(0), low=(0, *pads[::2], *rest), high=(0, *pads[1::2], *rest), value=zero)
     n, *sizes = shape_of(x)
     if any(size % block for size, block in zip(sizes, blocks)):
         raise Unsupported(f"blocks of {list(blocks)} do not fit {sizes[:count]}")
@@ -154,7 +149,5 @@ def blocks_of(node: Node, what: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     blocks, amounts = node.ints(1, "its block sizes"), node.ints(2, what)
     fitting = 0 < len(blocks) < len(node.shape(0)) and len(amounts) == 2 * len(blocks)
     if not fitting or min(blocks) < 1 or min(amounts) < 0:
-        raise Unsupported(
-            f"blocks {list(blocks)} with {what[4:]} {list(amounts)} do not fit {list(node.shape(0))}"
-        )
+        raise Unsupported(f"blocks {list(blocks)} with {what[4:]} {list(amounts)} do not fit {list(node.shape(0))}")
     return blocks, amounts

@@ -15,7 +15,6 @@ from xdsl.ir import SSAValue
 
 from ...dialects import graph, qnn
 from ...dialects.quant import QuantType, storage_range
-from ...dialects.types import u8
 from .node import Node
 from .registry import Unsupported
 
@@ -109,13 +108,14 @@ def positive(node: Node, *names: str) -> tuple[int, ...]:
 
 
 # --- factors ---------------------------------------------------------------------------------------------
-def product_factor(ifm: QuantType, scales: np.ndarray, ofm: QuantType) -> np.ndarray:
-    """scale_in · scale_w / scale_out, float64 a channel.
+def product_factor(left: float, right: np.ndarray | float, result: float, single: bool = False) -> np.ndarray:
+    """scale · scale / scale_out in float64; `single`: with the product in float32.
 
-    For uint8, whose kernels have one factor, TFLite multiplies the first two in float32.
+    TFLite's kernels with one factor for all channels multiply in float32 (uint8 convolutions, BATCH_MATMUL; not
+    FULLY_CONNECTED), those with a factor a channel in float64; near a tie that decides the last bit.
     """
-    if ifm.storage == u8:
-        product = (np.float32(ifm.scale) * scales.astype(np.float32)).astype(np.float64)
+    if single:
+        product = (np.float32(left) * np.asarray(right, np.float32)).astype(np.float64)
     else:
-        product = np.float64(ifm.scale) * scales.astype(np.float64)
-    return product / np.float64(ofm.scale)
+        product = np.float64(left) * np.asarray(right, np.float64)
+    return product / np.float64(result)

@@ -30,7 +30,7 @@ from ...dialects.quant import (
 )
 from ...dialects.rounding import Rounding
 from ...dialects.types import dtype_of, element_type, f32, i8, i16, shape_of, tensor, u8
-from ...runtime.interpreter import main_function
+from ...runtime.interpreter import main_function, reals
 from ..base import NacrePass
 from ..pattern import defined_by, name_of, pattern, with_operands
 from ..rewrite import rewrite
@@ -39,7 +39,6 @@ from .parameters import (
     SCHEMES,
     Weight,
     bias_integers,
-    dequantised,
     half_away,
     is_constant,
     quantise_weight,
@@ -121,7 +120,7 @@ def fold_casts_of_constants(module: ModuleOp) -> None:
             continue
         source, target = element_type(op.input), element_type(op.result)
         if isinstance(op, DCastOp):
-            array = dequantised(array, source)
+            array = reals(array, source)
         elif isinstance(op, QCastOp):
             array = stored(array, target)
         made = graph.constant(array, op, name_of(op.input), target)
@@ -285,8 +284,8 @@ class CastQuantiser(Quantiser):
         if old == type_ or i16 in (old.storage, type_.storage):
             return super().requantised(value, type_)
         entries = np.arange(256, dtype=np.uint8).view(dtype_of(old))
-        reals = dequantised(entries, old) / np.float32(type_.scale)
-        integers = np.clip(np.rint(reals).astype(np.int64) + type_.zero, *storage_range(type_.storage))
+        quotients = reals(entries, old) / np.float32(type_.scale)
+        integers = np.clip(np.rint(quotients).astype(np.int64) + type_.zero, *storage_range(type_.storage))
         table = self.constant(integers.astype(dtype_of(type_)), element=type_)
         return self.add(qnn.TableOp.make(value, table, element=type_))
 

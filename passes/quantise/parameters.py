@@ -18,6 +18,7 @@ from ...dialects.quant import DCastOp, QuantType, quantised, storage_range
 from ...dialects.rounding import Rounding
 from ...dialects.types import dtype_of, element_type, i8, i16, u8
 from ...errors import CompileError
+from ...runtime.interpreter import reals
 from ...runtime.kernels.quantised_elementwise import quantise
 from .ranges import Range
 
@@ -202,15 +203,4 @@ def reals_of(value: SSAValue) -> np.ndarray | None:
     if not isinstance(value.owner, DCastOp):
         return constant_of(value)
     integers, type_ = constant_of(value.owner.input), element_type(value.owner.input)
-    return None if integers is None else dequantised(integers, type_)  # type: ignore[arg-type]
-
-
-def dequantised(integers: np.ndarray, type_: QuantType) -> np.ndarray:
-    """The reals, float32, that stored integers of a type per tensor or per axis stand for."""
-    scales, zeros = np.array(type_.data.scales, np.float32), np.array(type_.data.zeros, np.int64)
-    if type_.data.axis is not None:
-        shape = [-1 if axis == type_.data.axis else 1 for axis in range(integers.ndim)]
-        scales, zeros = scales.reshape(shape), zeros.reshape(shape)
-    else:
-        scales, zeros = scales[0], zeros[0]
-    return (integers.astype(np.int64) - zeros).astype(np.float32) * scales
+    return None if integers is None else reals(integers, type_)  # type: ignore[arg-type]

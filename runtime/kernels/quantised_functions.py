@@ -129,9 +129,7 @@ def l2_normalise(x: NDArray[np.integer], zero_in: int) -> NDArray[np.integer]:
     middle = (low + high + 1) // 2
     # The steps of 1/128 come before the factor for uint8, and with its shift for int8, which rounds otherwise.
     before, after = (128, 0) if x.dtype == np.uint8 else (1, 7)
-    scaled = [
-        requantise(before * row, int(m), int(s) + after, Rounding.DOUBLE) for row, (m, s) in zip(rows, factors)
-    ]
+    scaled = [requantise(before * row, int(m), int(s) + after, Rounding.DOUBLE) for row, (m, s) in zip(rows, factors)]
     result = np.array(scaled, np.int64).reshape(x.shape) + middle
     return np.clip(result, low, high).astype(x.dtype)
 
@@ -163,14 +161,10 @@ def squared_difference_parameters(
     twice = 2 * max(a, b)
     factors = (a / twice, b / twice, twice * twice / ((1 << (2 * left_shift)) * out))
     first, second, last = (tuple(int(v) for v in quantise_multiplier(f)) for f in factors)
-    return AddParameters(
-        zero_a, *first, zero_b, *second, zero_out, *last, left_shift, *full_range(dtype)
-    )
+    return AddParameters(zero_a, *first, zero_b, *second, zero_out, *last, left_shift, *full_range(dtype))
 
 
-def squared_difference(
-    a: NDArray[np.integer], b: NDArray[np.integer], p: AddParameters
-) -> NDArray[np.integer]:
+def squared_difference(a: NDArray[np.integer], b: NDArray[np.integer], p: AddParameters) -> NDArray[np.integer]:
     """(a − b)² with numpy broadcasting (TFLite SQUARED_DIFFERENCE)."""
     first = requantise((a.astype(np.int32) - p.zero_a) << p.left_shift, p.multiplier_a, p.shift_a, Rounding.DOUBLE)
     second = requantise((b.astype(np.int32) - p.zero_b) << p.left_shift, p.multiplier_b, p.shift_b, Rounding.DOUBLE)

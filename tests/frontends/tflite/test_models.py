@@ -89,7 +89,7 @@ def test_the_levels_of_a_quantised_model_are_its_own():
     assert program.report["dtype"] == "int8"
     with pytest.raises(CompileError, match=r"dtype uint8 is asked for, but the model is quantised already, to int8"):
         compile(path_of("mlperf_kws_dscnn_int8"), dtype="uint8")
-    with pytest.raises(CompileError, match="dtype int8 is asked for.*to uint8"):
+    with pytest.raises(CompileError, match=r"dtype int8 is asked for.*to uint8"):
         compile(path_of("coral_mbv1_025_128_u8"), dtype="int8")
 
 

@@ -12,13 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from nacre.backends.compile import compile
+from nacre.backends.session import Session
 from nacre.dialects.nacre import sources_of
 from nacre.frontends.tflite import import_tflite
 from nacre.frontends.tflite.build import Operator, Tensor, build_model
 from nacre.frontends.tflite.golden import TfliteGolden
 from nacre.runtime.interpreter import interpret
 
-OUTPUTS = 3_000
+OUTPUTS = 1_000
 INTEGERS = ("int8", "uint8", "int16")
 EIGHT = ("int8", "uint8")
 ALL = ("float32", *INTEGERS)
@@ -99,11 +101,7 @@ class Draw:
         """A case of one operator on tensors in order; None stands for an absent input."""
         given = [t for t in tensors if t is not None]
         inputs = [None if t is None else t.name for t in tensors if t is None or t.name not in outputs]
-        fed = {
-            t.name: self.values(*t.shape, dtype=t.dtype)
-            for t in given
-            if t.data is None and t.name not in outputs
-        }
+        fed = {t.name: self.values(*t.shape, dtype=t.dtype) for t in given if t.data is None and t.name not in outputs}
         return Case(given, [Operator(self.kind, inputs, list(outputs), options, fields)], fed, list(outputs))
 
 
@@ -150,9 +148,7 @@ def weights(draw: Draw, shape: Sequence[int], axis: int, channels: int) -> Tenso
         return Tensor("w", tuple(shape), np.uint8, draw.scale(-6, -2), draw.zero(), 0, draw.values(*shape))
     data = draw.rng.integers(-127, 128, shape).astype(np.int8)
     per_channel = channels > 1 and draw.rng.random() < 0.7
-    scale = (
-        np.exp(draw.rng.uniform(-6, -2, channels)).astype(np.float32) if per_channel else draw.scale(-6, -2)
-    )
+    scale = np.exp(draw.rng.uniform(-6, -2, channels)).astype(np.float32) if per_channel else draw.scale(-6, -2)
     return Tensor("w", tuple(shape), np.int8, scale, 0, axis, data)
 
 
@@ -164,9 +160,7 @@ def product(draw: Draw, ifm: Tensor, weight: Tensor, depth: int, channels: int, 
         return made, Tensor("out", tuple(out), np.float32)
     scales = np.float64(ifm.scale) * np.atleast_1d(np.asarray(weight.scale, np.float64))
     info = np.iinfo(draw.dtype)
-    spread = (
-        np.sqrt(depth) * (info.max - info.min) / 3.5 * 74 * scales.mean() * np.exp(draw.rng.uniform(-1, 1))
-    )
+    spread = np.sqrt(depth) * (info.max - info.min) / 3.5 * 74 * scales.mean() * np.exp(draw.rng.uniform(-1, 1))
     ofm = draw.tensor("out", out, scale=float(np.float32(6 * spread / (info.max - info.min))))
     if not bias:
         return None, ofm
@@ -235,12 +229,8 @@ def fully_connected(draw: Draw) -> Case:
     keep = draw.rng.random() < 0.5
     ifm = draw.tensor("x", (2, rows, depth))
     weight = weights(draw, (columns, depth), 0, columns)
-    bias, ofm = product(
-        draw, ifm, weight, depth, columns, (2, rows, columns) if keep else (2 * rows, columns)
-    )
-    return draw.one(
-        "FullyConnectedOptions", {"KeepNumDims": keep, **activation(draw)}, [ifm, weight, bias, ofm]
-    )
+    bias, ofm = product(draw, ifm, weight, depth, columns, (2, rows, columns) if keep else (2 * rows, columns))
+    return draw.one("FullyConnectedOptions", {"KeepNumDims": keep, **activation(draw)}, [ifm, weight, bias, ofm])
 
 
 @case("BATCH_MATMUL", "float32", "int8", "int16")
@@ -252,9 +242,7 @@ def batch_matmul(draw: Draw) -> Case:
     out = draw.tensor("out", (2, m, n))
     if draw.quantised:
         info = np.iinfo(draw.dtype)
-        out = out._replace(
-            scale=float(np.float32(a.scale * b.scale * np.sqrt(k) * (info.max - info.min) / 2))
-        )
+        out = out._replace(scale=float(np.float32(a.scale * b.scale * np.sqrt(k) * (info.max - info.min) / 2)))
     return draw.one("BatchMatMulOptions", {"AdjX": adj_x, "AdjY": adj_y}, [a, b, out])
 
 
@@ -400,9 +388,7 @@ def softmax(draw: Draw) -> Case:
     x = draw.tensor("x", draw.choice((9, 60), (2, 3, 30), (1, 2, 5, 17)))
     out = like(x, x.shape)
     if draw.quantised:
-        scale, zero = {"int8": (1 / 256, -128), "uint8": (1 / 256, 0), "int16": (1 / 32768, 0)}[
-            draw.dtype.name
-        ]
+        scale, zero = {"int8": (1 / 256, -128), "uint8": (1 / 256, 0), "int16": (1 / 32768, 0)}[draw.dtype.name]
         x = x._replace(scale=draw.scale(-12, -3) if draw.dtype == np.int16 else draw.scale(-6, 0))
         out = like(x, x.shape)._replace(scale=scale, zero=zero)
     beta = draw.choice(1.0, float(np.float32(draw.scale(-1, 1))))
@@ -510,9 +496,7 @@ def pack(draw: Draw) -> Case:
     shape = [20, 15]
     shape.insert(axis, 3)
     fields = {"Axis": axis, "ValuesCount": 3}
-    return draw.one(
-        "PackOptions", fields, [x, like(x, x.shape, "x1"), like(x, x.shape, "x2"), like(x, shape)]
-    )
+    return draw.one("PackOptions", fields, [x, like(x, x.shape, "x1"), like(x, x.shape, "x2"), like(x, shape)])
 
 
 @case("UNPACK", *ALL)
@@ -667,3 +651,120 @@ def test_operator(kind, dtype):
     while compared < OUTPUTS:
         made = MAKERS[kind, dtype](draw)
         compared += compare(made.content(), made.feeds, tolerance=1e-4)
+
+
+INTEGER_CASES = [key for key in MAKERS if key[1] in INTEGERS]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["tiny", "v853"])
+@pytest.mark.parametrize(("kind", "dtype"), INTEGER_CASES, ids=lambda v: v)
+def test_operator_on_the_emulator(kind, dtype, target):
+    run_on_emulator(MAKERS[kind, dtype](Draw(kind, dtype)), target)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        ("CONV_2D", "int8"),
+        ("TRANSPOSE_CONV", "uint8"),
+        ("FULLY_CONNECTED", "uint8"),
+        ("MEAN", "int8"),
+        ("MEAN", "int16"),
+        ("SUM", "uint8"),
+        ("CONCATENATION", "uint8"),
+        ("SQUARED_DIFFERENCE", "int8"),
+        ("L2_NORMALIZATION", "int8"),
+        ("LOGISTIC", "int16"),
+        ("EQUAL", "uint8"),
+        ("QUANTIZE", "int16"),
+        ("RESIZE_BILINEAR", "uint8"),
+    ],
+)
+def test_operator_on_the_tiny_machine(kind, dtype):
+    run_on_emulator(MAKERS[kind, dtype](Draw(kind, dtype)), "tiny")
+
+
+def run_on_emulator(made: Case, target: str) -> None:
+    """The compiled program's bytes, sanitizers on."""
+    pytest.importorskip("ai_edge_litert")
+    content = made.content()
+    outputs = Session(compile(content, target=target), sanitize=True).run(None, dict(made.feeds))
+    golden = TfliteGolden(content).stored(made.feeds, made.outputs)
+    for name, array in zip(made.outputs, outputs):
+        assert array.dtype == golden[name].dtype
+        np.testing.assert_array_equal(array, golden[name], err_msg=name)
+
+
+# --- the precision of multipliers ------------------------------------------------------------------------
+CHANNELS = 2048
+PRODUCTS = {
+    "CONV_2D": ((CHANNELS, 1, 1, 1), 0, "Conv2DOptions", {"StrideH": 1, "StrideW": 1}),
+    "DEPTHWISE_CONV_2D": (
+        (1, 1, 1, CHANNELS),
+        3,
+        "DepthwiseConv2DOptions",
+        {"StrideH": 1, "StrideW": 1, "DepthMultiplier": CHANNELS},
+    ),
+    "TRANSPOSE_CONV": ((CHANNELS, 1, 1, 1), 0, "TransposeConvOptions", {"StrideH": 1, "StrideW": 1}),
+    "FULLY_CONNECTED": ((CHANNELS, 1), 0, "FullyConnectedOptions", {}),
+}
+
+
+@pytest.mark.parametrize("kind", PRODUCTS)
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int8 per channel"])
+def test_multipliers_have_the_precision_of_the_reference(kind, dtype):
+    """Sums, held in the bias, where a product of scales in float32 and one in float64 round to two sides.
+
+    FULLY_CONNECTED multiplies by a float64, which a Q31 multiplier follows but for the closest ties.
+    """
+    pytest.importorskip("ai_edge_litert")
+    rng, stored = np.random.default_rng(9), np.dtype(dtype.split()[0])
+    shape, axis, options, fields = PRODUCTS[kind]
+    scale, weight_scale, out_scale = np.float32(0.0123), np.float32(7.1e-6), np.float32(1.3)
+    double = np.float64(scale) * np.float64(weight_scale) / np.float64(out_scale)
+    single = np.float64(scale * weight_scale) / np.float64(out_scale)
+    results = rng.integers(-120, 120, CHANNELS) + 0.5
+    bias = np.rint(results / ((double + single) / 2)).astype(np.int32)
+    assert (np.floor(bias * double + 0.5) != np.floor(bias * single + 0.5)).mean() > 0.5
+    one = (1,) * (2 if kind == "FULLY_CONNECTED" else 4)
+    scales = np.full(CHANNELS, weight_scale) if "channel" in dtype else weight_scale
+    weight = Tensor("w", shape, stored, scales, 0, axis, np.ones(shape, stored))
+    ifm, ofm = Tensor("x", one, stored, scale, 3), Tensor("out", (*one[:-1], CHANNELS), stored, out_scale, 5)
+    ofm = ofm._replace(zero=5 if stored == np.int8 else 128)
+    tensors = [ifm, weight, Tensor("b", (CHANNELS,), np.int32, scale * weight_scale, 0, 0, bias), ofm]
+    inputs = ["x", "w", "b"]
+    if kind == "TRANSPOSE_CONV":
+        tensors.append(constant("shape", ofm.shape))
+        inputs = ["shape", "w", "x", "b"]
+    content = build_model(tensors, [Operator(kind, inputs, ["out"], options, fields)], ["x"], ["out"])
+    feeds = {"x": np.full(one, 3, stored)}
+    want = TfliteGolden(content).stored(feeds, ["out"])["out"]
+    differ = (interpret(import_tflite(content), feeds)["out"] != want).mean()
+    assert differ <= (0.01 if kind == "FULLY_CONNECTED" else 0)
+
+
+def test_batched_products_multiply_scales_in_float32():
+    """As above, with sums made of products."""
+    pytest.importorskip("ai_edge_litert")
+    rng, depth, columns = np.random.default_rng(9), 70_000, 64
+    scale, other, out_scale = np.float32(0.0123), np.float32(7.1e-6), np.float32(9.3)
+    double = np.float64(scale) * np.float64(other) / np.float64(out_scale)
+    single = np.float64(scale * other) / np.float64(out_scale)
+    sums = np.rint((rng.integers(-9, 9, columns) + 0.5) / ((double + single) / 2)).astype(np.int64)
+    assert (np.floor(sums * double + 0.5) != np.floor(sums * single + 0.5)).mean() > 0.5
+    a, b = np.full((1, depth), 127, np.int8), np.zeros((depth, columns), np.int8)
+    a[0, 0] = 1
+    rounds = np.rint(sums / 127).astype(np.int64)
+    b[0] = sums - 127 * rounds
+    for column, count in enumerate(rounds):
+        whole, rest = divmod(abs(int(count)), 127)
+        b[1 : 1 + whole, column] = 127 * np.sign(count)
+        b[1 + whole, column] = rest * np.sign(count)
+    tensors = [
+        Tensor("a", a.shape, np.int8, scale),
+        Tensor("b", b.shape, np.int8, other),
+        Tensor("out", (1, columns), np.int8, out_scale),
+    ]
+    operator = Operator("BATCH_MATMUL", ["a", "b"], ["out"], "BatchMatMulOptions")
+    assert compare(build_model(tensors, [operator], ["a", "b"], ["out"]), {"a": a, "b": b}, 0) == columns

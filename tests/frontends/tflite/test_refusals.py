@@ -118,7 +118,9 @@ def test_all_problems_are_told_at_once():
 
 def test_short_buffers_are_refused_by_name(monkeypatch):
     short = Tensor("w", (6, 3, 3, 4), np.int8, np.full(6, 0.01, np.float32), 0, 0, np.zeros(30, np.int8))
-    with pytest.raises(ImportFailed, match=r"'w' cannot be used: its buffer has 30 bytes, but int8\[6, 3, 3, 4\] takes 216"):
+    with pytest.raises(
+        ImportFailed, match=r"'w' cannot be used: its buffer has 30 bytes, but int8\[6, 3, 3, 4\] takes 216"
+    ):
         import_tflite(conv_model(w=short))
 
 
@@ -180,4 +182,3 @@ def test_damage_gives_a_module_or_a_sentence(data):
         assert str(error)
     else:
         module.verify()
-

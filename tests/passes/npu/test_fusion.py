@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from nacre.dialects import graph
 from nacre.dialects.nacre import sources_of
 from nacre.dialects.npu_instructions import PoolKind
 from nacre.dialects.quant import quantised
@@ -13,6 +14,7 @@ from nacre.errors import CompileError
 from nacre.passes.npu import fuse_activation, fuse_pool, fuse_residual
 from nacre.passes.npu.elide_copies import ElideCopiesPass
 from nacre.passes.npu.fuse_activation import FuseActivationPass
+from nacre.passes.npu.fuse_pad import FusePadPass
 from nacre.passes.npu.fuse_pool import FusePoolPass
 from nacre.passes.npu.fuse_residual import FuseResidualPass
 from nacre.passes.npu.tile import TilePass
@@ -43,6 +45,42 @@ def without(machine_passes, feature, monkeypatch):
 def pool_always(monkeypatch):
     """Let poolings be fused wherever they fit, profitable or not."""
     monkeypatch.setattr(fuse_pool, "cycles", lambda op, machine: 0.0 if op.fields().get("pool") else 1.0)
+
+
+# --- padding ---------------------------------------------------------------------------------------------
+def padded(net, low, high, value=3):
+    """The first argument with margins of the stored value (3 is its zero point)."""
+    return net.add(graph.PadOp.make(net.args[0], low=low, high=high, value=float(value)))
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+@pytest.mark.parametrize("low, high", [((0, 0, 1, 0), (0, 1, 2, 0)), ((0, 2, 0, 0), (0, 0, 2, 0))])
+def test_padding_with_the_zero_point_is_fused(npu, depthwise, low, high):
+    net = npu.Net(SHAPE)
+    y = net.conv(padded(net, low, high), 5, strides=(2, 1), pads=(0, 0, 0, 0), depthwise=depthwise)
+    made = npu.fused(net.done(y), FusePadPass())
+    (op,) = npu.instructions(made)
+    f = op.fields()
+    assert (f["pad_top"], f["pad_left"], f["pad_bottom"], f["pad_right"]) == (*low[1:3], *high[1:3])
+    assert location_names(op.location) == ["pad0", "conv1"] and not npu.dead(made)
+
+
+@pytest.mark.parametrize(
+    "low, high, value",
+    [((0, 1, 1, 0), (0, 1, 1, 0), 4), ((0, 1, 1, 1), (0, 1, 1, 0), 3), ((0, 3, 0, 0), (0, 0, 0, 0), 3)],
+    ids=["another value", "channels", "a window of padding alone"],
+)
+def test_other_padding_stays(npu, low, high, value):
+    net = npu.Net(SHAPE)
+    made = npu.fused(net.done(net.conv(padded(net, low, high, value), pads=(0, 0, 0, 0))), FusePadPass())
+    assert npu.names(made) == ["pad", "conv"]
+
+
+def test_padding_that_somebody_else_reads_stays(npu):
+    net = npu.Net(SHAPE)
+    x = padded(net, (0, 1, 1, 0), (0, 1, 1, 0))
+    made = npu.fused(net.done(net.conv(x, pads=(0, 0, 0, 0)), net.clamp(x, -5, 5)), FusePadPass())
+    assert "pad" in npu.names(made)
 
 
 # --- activations -----------------------------------------------------------------------------------------

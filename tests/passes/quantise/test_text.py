@@ -38,7 +38,7 @@ def test_conv_and_activation_share_a_type(ir) -> None:
         "graph.constant dense<[1869169778, 1168231029]> : tensor<2xi32>",
         "graph.constant dense<[-10, -7]> : tensor<2xi32>",
         "graph.constant dense<[50000, 0]> : tensor<2xi32>",
-        "qnn.conv %1, %2, %3, %4, %5 {ifm_zero = -128, ofm_zero = -128, strides = [1, 1], "
+        "qnn.conv %1, %2, %3, %4, %5 {ifm_zero = -128, ofm_zero = -128, rounding = 1, strides = [1, 1], "
         "pads = [0, 0, 0, 0], dilations = [1, 1]} : tensor<1x1x2x2x!quant.uniform<i8:f32, 0.023529412:-128>>",
         "qnn.clamp %6 {low = -128, high = 127} : tensor<1x1x2x2x!quant.uniform<i8:f32, 0.023529412:-128>>",
         "quant.dcast %7 : tensor<1x1x2x2x!quant.uniform<i8:f32, 0.023529412:-128>> to tensor<1x1x2x2xf32>",
