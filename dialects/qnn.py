@@ -20,7 +20,7 @@ from .declarative import Canonicalizes, DeclarativeOp, flag, integer, ints, stri
 from .graph import axis_of, broadcast_shape, check_bias, fail, per_axis, rank4, reduced_shape, window_sizes
 from .quant import STORAGE_NAMES, QuantType
 from .rounding import Rounding
-from .types import dtype_of, element_type, i32, i64, shape_of, storage_of, tensor
+from .types import dtype_of, element_type, i16, i32, i64, shape_of, storage_of, tensor
 
 
 class QnnOp(DeclarativeOp):
@@ -202,8 +202,10 @@ class RequantiseOp(SameShapeOp):
         super().verify_()
         before, after = storage_of(element_type(self.input)), storage_of(element_type(self.result))
         wanted = STORAGE_NAMES.get(to) if (to := self.parameters().to) else before
+        if not to and before != after:
+            raise fail(self, f"keeps the storage type, but goes from {before} to {after}")
         if wanted != after:
-            raise fail(self, f"goes from {before} to {to or before}, but the result is stored in {after}")
+            raise fail(self, f"goes to {to}, but the result is stored in {after}")
 
 
 @irdl_op_definition
@@ -337,8 +339,18 @@ class ResizeFloatOp(QnnOp):
         return (n, *sizes, c)
 
 
+class Int16Op(SameShapeOp):
+    """One int16 feature map element by element, or row by row."""
+
+    def verify_(self) -> None:
+        super().verify_()
+        for value in (self.input, self.result):
+            if storage_of(element_type(value)) != i16:
+                raise fail(self, f"works on i16, not on {storage_of(element_type(value))}")
+
+
 @irdl_op_definition
-class Softmax16Op(SameShapeOp):
+class Softmax16Op(Int16Op):
     """TFLite's softmax of int16 over the last axis, from interpolated tables; the result's scale is
     1/32768.
     """
@@ -364,7 +376,7 @@ class LeakyReluOp(SameShapeOp):
 
 
 @irdl_op_definition
-class LogisticOp(SameShapeOp):
+class LogisticOp(Int16Op):
     """TFLite's LOGISTIC of int16, interpolated; the result's scale is 1/32768."""
 
     name = "qnn.logistic"
@@ -373,7 +385,7 @@ class LogisticOp(SameShapeOp):
 
 
 @irdl_op_definition
-class TanhOp(SameShapeOp):
+class TanhOp(Int16Op):
     """TFLite's TANH of int16, interpolated; the result's scale is 1/32768."""
 
     name = "qnn.tanh"

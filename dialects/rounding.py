@@ -16,3 +16,5 @@ class Rounding(IntEnum):
     """int64 accumulators; the multiplier is cut to 16 bits, the product rounded once, ties up."""
     AWAY = 3
     """The full product is rounded once, ties away from zero, as FULLY_CONNECTED does."""
+    EVEN = 4
+    """The full product is rounded once, ties to even, as ONNX's QuantizeLinear behind a float operator does."""

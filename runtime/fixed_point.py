@@ -127,6 +127,12 @@ def _requantise_chunk(
         return rounding_divide_by_power_of_two(high, np.maximum(-shift, 0)).astype(np.int32)
     if rounding is Rounding.SINGLE:
         return _multiply_and_round_up_ties(wide, multiplier, 31 - shift)
+    if rounding is Rounding.EVEN:
+        bits = 31 - shift
+        result = _multiply_and_round_up_ties(wide, multiplier, bits)
+        half = (np.int64(1) << bits) >> 1
+        tie = (wide * multiplier & ((np.int64(1) << bits) - 1)) == half  # modulo 2^64, of which the low bits stay
+        return result - (tie & (half > 0) & (result & 1 == 1)).astype(np.int32)
     if rounding is Rounding.AWAY:
         return np.sign(wide).astype(np.int32) * _multiply_and_round_up_ties(
             np.abs(wide), multiplier, 31 - shift
@@ -172,6 +178,7 @@ class _FloatPlan(NamedTuple):
     factor: NDArray[np.float64]
     nudge: NDArray[np.int64] | None  # bits of the non-negative float64 nudge, DOUBLE and AWAY
     limit: float | None  # beyond it the integer definition wraps; None where it cannot
+    even: bool = False  # ties go to even, and not up
 
 
 @lru_cache(maxsize=512)
@@ -186,7 +193,8 @@ def _float_plan(
 ) -> _FloatPlan | None:
     """The float64 path's constants, or None where it would not be exact; `wide`: for int64 accumulators.
 
-    Let s be the number of fractional bits of t = acc · multiplier / 2^s. SINGLE and ACC64 are floor(t + 1/2).
+    Let s be the number of fractional bits of t = acc · multiplier / 2^s. SINGLE and ACC64 are floor(t + 1/2),
+    EVEN is rint(t).
     DOUBLE with r = −shift > 0 has s = 31 + r and equals floor(t + 1/2 + n) with n = 2^−(r+1) for t ≥ 0 and −n
     for t < 0: the first rounding carries to a threshold k + 1/2 of the second whatever is within half of 2^−r
     of it (a tie goes up), and the second breaks ties away from zero. AWAY is the same with n = 2^−(s+1), half
@@ -219,7 +227,7 @@ def _float_plan(
         nudge = np.tile(steps, repeats).view(np.int64)
     elif rounding is Rounding.AWAY:
         nudge = np.tile(np.ldexp(1.0, -step_bits), repeats).view(np.int64)
-    return _FloatPlan(repeats, factor, nudge, limit)
+    return _FloatPlan(repeats, factor, nudge, limit, rounding is Rounding.EVEN)
 
 
 def _requantise_in_float(
@@ -263,6 +271,8 @@ def _scale_and_round(t: NDArray[np.float64], plan: _FloatPlan, zero: int, low: i
         signed = t.view(np.int64) & np.int64(-(2**63))
         np.bitwise_or(signed, plan.nudge, out=signed)
         np.add(t, signed.view(np.float64), out=t)
+    if plan.even:
+        np.rint(t, out=t)
     np.add(t, 0.5 + zero - low, out=t)
     np.clip(t, 0.0, high - low + 0.5, out=t)
     return True

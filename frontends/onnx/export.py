@@ -27,8 +27,8 @@ from ...errors import CompileError
 from ...runtime.interpreter import argument_names, main_function, result_names
 from ...runtime.kernel import evaluate
 
-OPSET = 21
-"""Casts of 16 bits are in ONNX since this opset."""
+OPSET, OPSET_16_BITS = 20, 21
+"""Casts of 16 bits came with opset 21; with those of 8 bits in it, ONNX Runtime's optimiser makes mistakes."""
 IR_VERSION = 10
 
 Permutation = tuple[int, ...]
@@ -70,7 +70,8 @@ def export_onnx(module: ModuleOp, name: str = "nacre") -> onnx.ModelProto:
         else:
             exporter.run(op)
     proto = helper.make_graph(exporter.nodes, name, inputs, outputs, exporter.initialisers)
-    opset = [helper.make_opsetid("", OPSET)]
+    wide = any(i.data_type == onnx.TensorProto.INT16 for i in exporter.initialisers)
+    opset = [helper.make_opsetid("", OPSET_16_BITS if wide else OPSET)]
     model = helper.make_model(proto, opset_imports=opset, ir_version=IR_VERSION, producer_name="nacre")
     remove_unread(model.graph)
     onnx.checker.check_model(model)
@@ -598,8 +599,14 @@ def batch_norm(op: graph.BatchNormOp, e: Exporter) -> None:
 # --- moving values: on the integers' reals, which quantise back to the same integers ------------------------
 @exports(graph.TransposeOp)
 def transpose(op: graph.TransposeOp, e: Exporter) -> None:
-    """No node where the tensor is there in that order already."""
-    e.tensors[op.result, None] = e.tensor(op.input, op.parameters().permutation)
+    """No node yet: the tensors that hold the input hold the result as well, its axes in another order."""
+    permutation = op.parameters().permutation
+    if graph.constant_of(op.input) is not None:
+        e.tensor(op.input)
+    for (value, order), name in list(e.tensors.items()):
+        if value is op.input:
+            moved = tuple(permutation.index(axis) for axis in order or range(len(permutation)))
+            e.tensors[op.result, None if list(moved) == sorted(moved) else moved] = name
 
 
 @exports(graph.ReshapeOp)

@@ -86,10 +86,20 @@ def curve_of_int16(node: Node) -> SSAValue:
     return node.emit(CURVES[node.kind], node.operand(0), element=result, **p._asdict())
 
 
-@tflite_importer("LOG", floats=True)
+@tflite_importer("LOG")
 def log(node: Node) -> SSAValue:
-    """Natural logarithm."""
-    return node.emit(graph.LogOp, node.operand(0))
+    """A table for 8 bits, whose smallest value stands for the logarithm of what is not above zero."""
+    if not node.is_quantised():
+        return node.emit(graph.LogOp, node.operand(0))
+    source, result = eight_bits(node)
+    low, _ = storage_range(result.storage)
+    lowest = np.float32(result.scale) * np.float32(low - result.zero)
+
+    def real(x: np.ndarray) -> np.ndarray:
+        return np.where(x > 0, in_double(np.log)(x), lowest)
+
+    entries = quantised.table(real, source.scale, source.zero, result.scale, result.zero, dtype_of(result))
+    return node.table(node.operand(0), entries, result)
 
 
 @tflite_importer("GELU")

@@ -66,7 +66,7 @@ def weight_of(node: Node, index: int, permutation: Sequence[int], flip: Sequence
     """An input with its axes permuted and some reversed after that; scales lie along the last axis."""
     element, array = node.element(index), node.array(index)
     if flip:
-        array = np.flip(node.constant(index, "its weights").transpose(permutation), flip)
+        array = np.flip(node.constant(index, "its weights").transpose(permutation), tuple(flip))
     elif array is not None:
         array = array.transpose(permutation)
     if not isinstance(element, QuantType):

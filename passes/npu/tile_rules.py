@@ -9,7 +9,7 @@ from typing import Any
 from xdsl.ir import Attribute
 
 from ...dialects import npu_instructions as npu
-from ...dialects.npu import Instruction, buffer_type
+from ...dialects.npu import Instruction, buffer_type, itemsize
 from ...dialects.npu_instructions import PoolKind
 from ...dialects.types import i16, i32, i64
 from ...runtime.machine import Machine
@@ -76,7 +76,7 @@ def _convolution(op: npu.ConvOp | npu.DepthwiseOp, depthwise: bool) -> Tiling:
     _, height, width, channels = _shape(op, "ifm")
     kh, kw, _, filters = _shape(op, "weight")
     rows, cols = Axis(f, "h", height, kh), Axis(f, "w", width, kw)
-    vectors, residual = _vectors(op), bool(op.buffers("residual"))
+    vectors, residual, takes = _vectors(op), bool(op.buffers("residual")), products_of_8_bits(op)
 
     def piece(box: Box) -> Piece:
         n, h, w, m = box[:4]
@@ -109,9 +109,9 @@ def _convolution(op: npu.ConvOp | npu.DepthwiseOp, depthwise: bool) -> Tiling:
         high, wide = rows.results(box[1]).interval[1], cols.results(box[2]).interval[1]
         points = box[0][1] * high * wide
         if depthwise:
-            return -(-points * box[3][1] * box[4][1] * box[5][1] // machine.depthwise_macs)
+            return takes * -(-points * box[3][1] * box[4][1] * box[5][1] // machine.depthwise_macs)
         passes = -(-box[4][1] // machine.mac_rows) * -(-box[3][1] // machine.mac_columns)
-        return points * passes * box[5][1] * box[6][1]
+        return takes * points * passes * box[5][1] * box[6][1]
 
     out = _shape(op, "ofm")
     reduced = 2 if depthwise else 3
@@ -128,10 +128,17 @@ def accumulator(op: Instruction) -> Attribute:
     return i64 if wide else i32
 
 
+def products_of_8_bits(op: Instruction) -> int:
+    """How many of them a product takes: 2 where one factor has 16 bits, 4 where both have."""
+    ifm, weight = (itemsize(buffer_type(op.buffers(p)[0]).element) for p in ("ifm", "weight"))
+    return ifm * weight
+
+
 @tiles(npu.MatmulOp)
 def matmul(op: npu.MatmulOp) -> Tiling:
     """Iteration: batch…, M, N; reduced: K."""
     a, b, out, vectors = _shape(op, "ifm"), _shape(op, "weight"), _shape(op, "ofm"), _vectors(op)
+    takes = products_of_8_bits(op)
 
     def piece(box: Box) -> Piece:
         batch, (m, n, k) = box[:-3], box[-3:]
@@ -144,7 +151,8 @@ def matmul(op: npu.MatmulOp) -> Tiling:
 
     def cycles(box: Box, machine: Machine) -> int:
         rows = math.prod(n for _, n in box[:-2])
-        return rows * -(-box[-1][1] // machine.mac_rows) * -(-box[-2][1] // machine.mac_columns)
+        blocks = -(-box[-1][1] // machine.mac_rows) * -(-box[-2][1] // machine.mac_columns)
+        return takes * rows * blocks
 
     return Tiling(op, (*out, a[-1]), piece, reduced=1, macs=cycles, acc=accumulator(op))
 

@@ -49,7 +49,7 @@ from .quantiser import Quantiser
 from .ranges import Range
 from .rules import RULES, Kind, Quantised, Rule, rule_of
 
-ROUNDED_ONCE = {"rounding": Rounding.SINGLE, "product_rounding": Rounding.SINGLE, "faithful_db": -math.inf}
+ROUNDED_ONCE = {"rounding": Rounding.EVEN, "product_rounding": Rounding.EVEN, "faithful_db": -math.inf}
 """As a cast behind a float op rounds. A table of 8 bits does so whatever its types are worth."""
 SCHEME_OF = {
     i8: SCHEMES["int8"]._replace(**ROUNDED_ONCE),

@@ -159,9 +159,14 @@ def squared_difference_parameters(
     left_shift = 7
     a, b, out = (float(np.float32(s)) for s in (scale_a, scale_b, scale_out))
     twice = 2 * max(a, b)
-    factors = (a / twice, b / twice, twice * twice / ((1 << (2 * left_shift)) * out))
-    first, second, last = (tuple(int(v) for v in quantise_multiplier(f)) for f in factors)
-    return AddParameters(zero_a, *first, zero_b, *second, zero_out, *last, left_shift, *full_range(dtype))
+    multiplier_a, shift_a = (int(v) for v in quantise_multiplier(a / twice))
+    multiplier_b, shift_b = (int(v) for v in quantise_multiplier(b / twice))
+    multiplier, shift = (int(v) for v in quantise_multiplier(twice * twice / ((1 << (2 * left_shift)) * out)))
+    low, high = full_range(dtype)
+    return AddParameters(
+        zero_a, multiplier_a, shift_a, zero_b, multiplier_b, shift_b, zero_out, multiplier, shift, left_shift, low,
+        high,
+    )  # fmt: skip
 
 
 def squared_difference(a: NDArray[np.integer], b: NDArray[np.integer], p: AddParameters) -> NDArray[np.integer]:

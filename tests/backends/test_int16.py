@@ -154,4 +154,4 @@ def test_16_bit_products_take_more_passes_of_the_array() -> None:
         ).profile()["busy_cycles"]["nn"]
         for dtype in ("int8", "int16x8", "int16")
     ]
-    assert busy[0] < busy[1] < busy[2] < 4.1 * busy[0]
+    assert [round(b / busy[0], 1) for b in busy] == pytest.approx([1, 2, 4], rel=0.05)

@@ -17,6 +17,7 @@ from xdsl.utils.exceptions import VerifyException
 Q, W = "!quant.uniform<i8:f32, 0.5:3>", "!quant.uniform<i8:f32:3, {0.1, 0.2}>"
 IMAGE = f"tensor<1x4x4x2x{Q}>"
 HALF = f"tensor<1x2x2x2x{Q}>"
+LONG = "tensor<1x4x4x2x!quant.uniform<i16:f32, 0.5>>"
 WINDOW = "strides = [1, 1], pads = [0, 0, 0, 0], dilations = [1, 1]"
 RESCALE = "rescale = [1, 2, 3, 4, 5, 6, 7, 8, 9, 20, -128, 127]"
 
@@ -33,12 +34,24 @@ EXAMPLES = {
     "table": f"qnn.table %x, %t : {IMAGE}",
     "avg_pool": f"qnn.avg_pool %x {{kernel = [2, 2], strides = [2, 2], pads = [0, 0, 0, 0]}} : {HALF}",
     "softmax": f"qnn.softmax %x {{multiplier = 5, left_shift = 2, smallest_difference = -9}} : {IMAGE}",
+    "requantise to another storage": (
+        f'qnn.requantise %h {{multiplier = 5, shift = 2, to = "i8"}} : tensor<1x4x4x2x{Q}>'
+    ),
+    "mean": f"qnn.mean %x {{axes = [1, 2], multiplier = 5, shift = 2}} : tensor<1x1x1x2x{Q}>",
+    "sum": f"qnn.sum %x {{axes = [3], keepdims = false, multiplier = 5, shift = 2}} : tensor<1x4x4x{Q}>",
+    "softmax16": f"qnn.softmax16 %h {{multiplier = 5, shift = 2}} : {LONG}",
+    "logistic": f"qnn.logistic %h {{multiplier = 5, shift = 2}} : {LONG}",
+    "tanh": f"qnn.tanh %h {{multiplier = 5, shift = 2}} : {LONG}",
+    "leaky_relu": f"qnn.leaky_relu %h {{rescale = [1, 2, 3, 4, 5, 6, 7]}} : {LONG}",
+    "l2_normalize": f"qnn.l2_normalize %x {{input_zero = 3}} : {IMAGE}",
+    "squared_difference": f"qnn.squared_difference %x, %row {{{RESCALE}}} : {IMAGE}",
+    "resize_float": f"qnn.resize_float %x {{sizes = [5, 6], half_pixel = true}} : tensor<1x5x6x2x{Q}>",
     "resize": f"qnn.resize %x, %rows, %cols : tensor<1x5x6x2x{Q}>",
 }
 
 HEAD = f"""func.func @main(%x: {IMAGE}, %row: tensor<2x{Q}>, %w: tensor<2x2x2x2x{W}>, %d: tensor<2x2x1x2x{W}>,
   %m: tensor<2xi32>, %one: tensor<1xi32>, %r: tensor<3x4x{Q}>, %s: tensor<4x2x{Q}>, %t: tensor<256x{Q}>,
-  %rows: tensor<5x3xi32>, %cols: tensor<6x3xi32>, %f: tensor<1x4x4x2xf32>) -> () {{
+  %rows: tensor<5x3xi32>, %cols: tensor<6x3xi32>, %f: tensor<1x4x4x2xf32>, %h: {LONG}) -> () {{
 """
 
 
@@ -102,6 +115,18 @@ WRONG = {
     "storage": (
         f"qnn.requantise %x {{multiplier = 5, shift = 2}} : {IMAGE.replace('i8', 'u8')}",
         r"qnn\.requantise: keeps the storage type, but goes from i8 to ui8",
+    ),
+    "another storage": (
+        f'qnn.requantise %h {{multiplier = 5, shift = 2, to = "u8"}} : tensor<1x4x4x2x{Q}>',
+        r"qnn\.requantise: goes to u8, but the result is stored in i8",
+    ),
+    "axes twice": (
+        f"qnn.mean %x {{axes = [1, 1], multiplier = 5, shift = 2}} : tensor<1x1x4x2x{Q}>",
+        r"the axes \[1, 1\] of \[1, 4, 4, 2\] are not all different",
+    ),
+    "int16 only": (f"qnn.tanh %x {{multiplier = 5, shift = 2}} : {IMAGE}", r"qnn\.tanh: works on i16, not on i8"),
+    "no pixels": (
+        f"qnn.resize_float %x {{sizes = [0, 6]}} : tensor<1x0x6x2x{Q}>", r"4x4 pixels cannot be resized to \[0, 6\]",
     ),
     "floats": ("qnn.clamp %f {low = 0, high = 1} : tensor<1x4x4x2xf32>", "not on f32"),
 }  # fmt: skip

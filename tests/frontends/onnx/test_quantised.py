@@ -115,7 +115,7 @@ def conv_net(dtype, weight_dtype, per_axis, seed=0, weight_zero=0, opset=21) -> 
     x = net.qdq("x", 0.013, middle + 5)
     y = net.node("Relu", [net.node("Conv", [x, w, b], pads=[1, 1, 1, 1], strides=[2, 2])])
     lowest = np.iinfo(dtype).min if dtype != np.int16 else 0
-    scale = 0.03 if dtype != np.int16 else 0.001
+    scale = 0.03 if dtype != np.int16 else 0.1
     return net.model({"x": [2, 4, 16, 16]}, net.qdq(y, scale, lowest), opset=opset), scale
 
 

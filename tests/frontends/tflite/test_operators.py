@@ -67,12 +67,12 @@ class Draw:
     def quantised(self) -> bool:
         return self.dtype.kind != "f"
 
-    def int(self, low: int, high: int) -> int:
+    def whole(self, low: int, high: int) -> int:
         """low … high, both included."""
         return int(self.rng.integers(low, high + 1))
 
     def choice(self, *values):
-        return values[self.int(0, len(values) - 1)]
+        return values[self.whole(0, len(values) - 1)]
 
     def values(self, *shape: int, dtype=None) -> np.ndarray:
         dtype = self.dtype if dtype is None else np.dtype(dtype)
@@ -171,7 +171,7 @@ def product(draw: Draw, ifm: Tensor, weight: Tensor, depth: int, channels: int, 
 
 def window(draw: Draw, size: Sequence[int], kernel: Sequence[int], dilations=(1, 1)):
     """Strides and padding at random: options, size of the result."""
-    strides = (1, 1) if dilations != (1, 1) else (draw.int(1, 3), draw.int(1, 3))
+    strides = (1, 1) if dilations != (1, 1) else (draw.whole(1, 3), draw.whole(1, 3))
     extents = [(k - 1) * d + 1 for k, d in zip(kernel, dilations)]
     valid = all(e <= s for e, s in zip(extents, size)) and draw.rng.random() < 0.5
     out = [(s - e) // t + 1 if valid else -(-s // t) for s, e, t in zip(size, extents, strides)]
@@ -186,12 +186,12 @@ def activation(draw: Draw) -> dict[str, int]:
 @case("DEPTHWISE_CONV_2D", *ALL)
 def convolution(draw: Draw) -> Case:
     depthwise = draw.kind != "CONV_2D"
-    kernel, size = (draw.int(1, 4), draw.int(1, 4)), (draw.int(5, 12), draw.int(5, 12))
+    kernel, size = (draw.whole(1, 4), draw.whole(1, 4)), (draw.whole(5, 12), draw.whole(5, 12))
     dilations = draw.choice((1, 1), (1, 1), (2, 3))
     fields, out = window(draw, size, kernel, dilations)
     groups = 1 if depthwise or draw.quantised else draw.choice(1, 1, 2)
-    channels, filters = draw.int(1, 12) * groups, draw.int(1, 12) * groups
-    multiplier = draw.int(1, 3)
+    channels, filters = draw.whole(1, 12) * groups, draw.whole(1, 12) * groups
+    multiplier = draw.whole(1, 3)
     filters = channels * multiplier if depthwise else filters
     ifm = draw.tensor("x", (2, *size, channels))
     shape = (1, *kernel, filters) if depthwise else (filters, *kernel, channels // groups)
@@ -207,13 +207,13 @@ def convolution(draw: Draw) -> Case:
 
 @case("TRANSPOSE_CONV", *ALL)
 def transpose_conv(draw: Draw) -> Case:
-    kernel, size = (draw.int(1, 4), draw.int(1, 4)), (draw.int(2, 7), draw.int(2, 7))
-    strides, same = (draw.int(1, 3), draw.int(1, 3)), draw.rng.random() < 0.5
-    channels, filters = draw.int(1, 8), draw.int(1, 8)
+    kernel, size = (draw.whole(1, 4), draw.whole(1, 4)), (draw.whole(2, 7), draw.whole(2, 7))
+    strides, same = (draw.whole(1, 3), draw.whole(1, 3)), draw.rng.random() < 0.5
+    channels, filters = draw.whole(1, 8), draw.whole(1, 8)
     if same:
-        out = [d * s - draw.int(0, s - 1) for d, s in zip(size, strides)]
+        out = [d * s - draw.whole(0, s - 1) for d, s in zip(size, strides)]
     else:
-        out = [(d - 1) * s + k + draw.int(0, s - 1) for d, s, k in zip(size, strides, kernel)]
+        out = [(d - 1) * s + k + draw.whole(0, s - 1) for d, s, k in zip(size, strides, kernel)]
     ifm = draw.tensor("x", (1, *size, channels))
     weight = weights(draw, (filters, *kernel, channels), 0, filters)
     depth = max(1, kernel[0] * kernel[1] * channels // (strides[0] * strides[1]))
@@ -225,7 +225,7 @@ def transpose_conv(draw: Draw) -> Case:
 
 @case("FULLY_CONNECTED", *ALL)
 def fully_connected(draw: Draw) -> Case:
-    rows, depth, columns = draw.int(1, 8), draw.int(1, 60), draw.int(1, 40)
+    rows, depth, columns = draw.whole(1, 8), draw.whole(1, 60), draw.whole(1, 40)
     keep = draw.rng.random() < 0.5
     ifm = draw.tensor("x", (2, rows, depth))
     weight = weights(draw, (columns, depth), 0, columns)
@@ -235,8 +235,8 @@ def fully_connected(draw: Draw) -> Case:
 
 @case("BATCH_MATMUL", "float32", "int8", "int16")
 def batch_matmul(draw: Draw) -> Case:
-    m, k, n = draw.int(1, 9), draw.int(1, 30), draw.int(1, 9)
-    adj_x, adj_y = (bool(draw.int(0, 1)) for _ in range(2))
+    m, k, n = draw.whole(1, 9), draw.whole(1, 30), draw.whole(1, 9)
+    adj_x, adj_y = (bool(draw.whole(0, 1)) for _ in range(2))
     a = draw.tensor("x", (2, k, m) if adj_x else (2, m, k))
     b = draw.tensor("y", (2, n, k) if adj_y else (2, k, n))
     out = draw.tensor("out", (2, m, n))
@@ -251,7 +251,7 @@ def batch_matmul(draw: Draw) -> Case:
 @case("MAX_POOL_2D", *ALL)
 @case("L2_POOL_2D", "float32")
 def pool(draw: Draw) -> Case:
-    kernel, size = (draw.int(1, 5), draw.int(1, 5)), (draw.int(5, 12), draw.int(5, 12))
+    kernel, size = (draw.whole(1, 5), draw.whole(1, 5)), (draw.whole(5, 12), draw.whole(5, 12))
     fields, out = window(draw, size, kernel)
     x = draw.tensor("x", (2, *size, 7))
     fields |= {"FilterHeight": kernel[0], "FilterWidth": kernel[1], **activation(draw)}
@@ -275,7 +275,7 @@ def arithmetic(draw: Draw) -> Case:
     fields = activation(draw)
     if draw.kind in ("ADD", "SUB"):
         fields["PotScaleInt16"] = False
-    tensors = [a, b] if draw.int(0, 1) or draw.kind == "DIV" else [b, a]
+    tensors = [a, b] if draw.whole(0, 1) or draw.kind == "DIV" else [b, a]
     return draw.one(options, fields, [*tensors, draw.tensor("out", shape)])
 
 
@@ -291,7 +291,8 @@ def extremum(draw: Draw) -> Case:
 @case("POW", "float32")
 def two_floats(draw: Draw) -> Case:
     a, b = draw.tensor("a", (3, 40, 10)), draw.tensor("b", (40, 1))
-    made = draw.one({"POW": "PowOptions"}.get(draw.kind, "SquaredDifferenceOptions"), {}, [a, b, draw.tensor("out", (3, 40, 10))])  # fmt: skip
+    options = "PowOptions" if draw.kind == "POW" else "SquaredDifferenceOptions"
+    made = draw.one(options, {}, [a, b, draw.tensor("out", (3, 40, 10))])
     if draw.quantised:
         return made
     return made._replace(feeds={**made.feeds, "a": np.abs(made.feeds["a"]) + np.float32(0.1)})
@@ -349,7 +350,7 @@ def prelu(draw: Draw) -> Case:
 @case("EXP", "float32", "int8")
 @case("SQRT", "float32")
 @case("RSQRT", "float32", "int8")
-@case("LOG", "float32")
+@case("LOG", "float32", "int8")
 @case("SIN", "float32")
 @case("COS", "float32")
 @case("NEG", "float32")
@@ -368,11 +369,11 @@ def unary(draw: Draw) -> Case:
         if draw.kind in fixed:
             out = out._replace(scale=fixed[draw.kind][0], zero=fixed[draw.kind][1])
         if draw.kind == "HARD_SWISH":
-            out = out._replace(scale=max(out.scale, x.scale / 100))
+            out = draw.tensor("out", x.shape, scale=draw.scale(-5, 1) + np.float32(x.scale) / 100)
     made = draw.one(None, {}, [x, out])
     if draw.kind == "RSQRT" and draw.quantised:  # TFLite's kernel stops at values below zero
         return made._replace(feeds={"x": np.maximum(made.feeds["x"], np.int8(x.zero))})
-    if draw.kind in ("SQRT", "RSQRT", "LOG"):
+    if draw.kind in ("SQRT", "RSQRT", "LOG") and not draw.quantised:
         return made._replace(feeds={"x": np.abs(made.feeds["x"]) + np.float32(0.01)})
     return made
 
@@ -380,7 +381,7 @@ def unary(draw: Draw) -> Case:
 @case("GELU", "float32", *EIGHT)
 def gelu(draw: Draw) -> Case:
     x = draw.tensor("x", (7, 90))
-    return draw.one("GeluOptions", {"Approximate": bool(draw.int(0, 1))}, [x, draw.tensor("out", x.shape)])
+    return draw.one("GeluOptions", {"Approximate": bool(draw.whole(0, 1))}, [x, draw.tensor("out", x.shape)])
 
 
 @case("SOFTMAX", *ALL)
@@ -403,16 +404,16 @@ def log_softmax(draw: Draw) -> Case:
 
 @case("L2_NORMALIZATION", "float32", *EIGHT)
 def l2_normalisation(draw: Draw) -> Case:
-    x = draw.tensor("x", (9, draw.int(1, 90)))
+    x = draw.tensor("x", (9, draw.whole(1, 90)))
     out = draw.tensor("out", x.shape, scale=1 / 128, zero=0 if draw.dtype == np.int8 else 128)
     return draw.one("L2NormOptions", {}, [x, out])
 
 
 # --- reductions ------------------------------------------------------------------------------------------
 def reduced(draw: Draw, out: Callable[[Tensor, tuple[int, ...]], Tensor]) -> Case:
-    shape = tuple(draw.int(1, 9) for _ in range(4))
+    shape = tuple(draw.whole(1, 9) for _ in range(4))
     axes = draw.choice((1, 2), (3,), (1,), (0, 1, 2), (1, 2, 3), (2, 3))
-    keep = bool(draw.int(0, 1))
+    keep = bool(draw.whole(0, 1))
     x = draw.tensor("x", shape)
     kept = tuple(1 if i in axes else d for i, d in enumerate(shape) if keep or i not in axes)
     named = [a - draw.choice(0, 4) for a in axes]
@@ -422,7 +423,7 @@ def reduced(draw: Draw, out: Callable[[Tensor, tuple[int, ...]], Tensor]) -> Cas
 @case("MEAN", *ALL)
 @case("SUM", "float32", "uint8")
 def mean_or_sum(draw: Draw) -> Case:
-    same = draw.kind == "MEAN" and draw.int(0, 2) == 0
+    same = draw.kind == "MEAN" and draw.whole(0, 2) == 0
     return reduced(draw, lambda x, shape: like(x, shape) if same else draw.tensor("out", shape))
 
 
@@ -434,7 +435,7 @@ def reduced_extremum(draw: Draw) -> Case:
 
 @case("ARG_MAX", "float32", *EIGHT)
 def arg_max(draw: Draw) -> Case:
-    shape, axis = (5, 30, 20), draw.int(-3, 2)
+    shape, axis = (5, 30, 20), draw.whole(-3, 2)
     kind = draw.choice(np.int32, np.int64)
     out = Tensor("out", tuple(d for i, d in enumerate(shape) if i != axis % 3), kind)
     fields = {"OutputType": 2 if kind == np.int32 else 4}
@@ -447,7 +448,7 @@ def reshape(draw: Draw) -> Case:
     x = draw.tensor("x", (2, 12, 25))
     shape = draw.choice([4, 150], [-1, 3, 10], [600])
     out = like(x, np.empty(600).reshape(shape).shape)
-    if draw.int(0, 1):
+    if draw.whole(0, 1):
         return draw.one("ReshapeOptions", {"NewShape": shape}, [x, constant("shape", shape), out])
     return draw.one("ReshapeOptions", {"NewShape": shape}, [x, out])
 
@@ -461,7 +462,7 @@ def squeeze(draw: Draw) -> Case:
 
 @case("EXPAND_DIMS", *ALL)
 def expand_dims(draw: Draw) -> Case:
-    x, axis = draw.tensor("x", (20, 30)), draw.int(-3, 2)
+    x, axis = draw.tensor("x", (20, 30)), draw.whole(-3, 2)
     shape = [20, 30]
     shape.insert(axis % 3, 1)
     return draw.one("ExpandDimsOptions", {}, [x, constant("axis", [axis]), like(x, shape)])
@@ -472,26 +473,27 @@ def transpose(draw: Draw) -> Case:
     shape = (3, 4, 5, 6)
     permutation = [int(v) for v in draw.rng.permutation(4)]
     x = draw.tensor("x", shape)
-    return draw.one("TransposeOptions", {}, [x, constant("p", permutation), like(x, [shape[i] for i in permutation])])  # fmt: skip
+    out = like(x, [shape[i] for i in permutation])
+    return draw.one("TransposeOptions", {}, [x, constant("p", permutation), out])
 
 
 @case("CONCATENATION", *ALL)
 def concatenation(draw: Draw) -> Case:
-    axis = draw.int(-3, 2)
+    axis = draw.whole(-3, 2)
     shapes = [[4, 5, 6] for _ in range(3)]
     for shape in shapes:
-        shape[axis] = draw.int(1, 9)
+        shape[axis] = draw.whole(1, 9)
     total = [4, 5, 6]
     total[axis] = sum(shape[axis] for shape in shapes)
     first = draw.tensor("out", total)
-    alike = draw.dtype != np.uint8 or draw.int(0, 1)
+    alike = draw.dtype != np.uint8 or draw.whole(0, 1)
     parts = [like(first, s, f"x{i}") if alike else draw.tensor(f"x{i}", s) for i, s in enumerate(shapes)]
     return draw.one("ConcatenationOptions", {"Axis": axis}, [*parts, first])
 
 
 @case("PACK", *ALL)
 def pack(draw: Draw) -> Case:
-    axis = draw.int(0, 2)
+    axis = draw.whole(0, 2)
     x = draw.tensor("x0", (20, 15))
     shape = [20, 15]
     shape.insert(axis, 3)
@@ -539,7 +541,7 @@ STRIDED = [
 
 @case("STRIDED_SLICE", *ALL)
 def strided_slice(draw: Draw) -> Case:
-    begin, end, strides, masks, index = STRIDED[draw.int(0, len(STRIDED) - 1)]
+    begin, end, strides, masks, index = STRIDED[draw.whole(0, len(STRIDED) - 1)]
     x = draw.tensor("x", (10, 11, 12))
     vectors = [constant(n, v) for n, v in (("begin", begin), ("end", end), ("strides", strides))]
     return draw.one("StridedSliceOptions", masks, [x, *vectors, like(x, np.empty(x.shape)[index].shape)])
@@ -547,7 +549,7 @@ def strided_slice(draw: Draw) -> Case:
 
 @case("GATHER", *ALL)
 def gather(draw: Draw) -> Case:
-    x, axis = draw.tensor("x", (9, 10, 11)), draw.int(0, 2)
+    x, axis = draw.tensor("x", (9, 10, 11)), draw.whole(0, 2)
     index = draw.rng.integers(0, 9, draw.choice((4,), (2, 3)))
     shape = (*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
     return draw.one("GatherOptions", {"Axis": axis}, [x, constant("index", index), like(x, shape)])
@@ -573,7 +575,7 @@ def pad_with(draw: Draw) -> Case:
 
 @case("MIRROR_PAD", "float32", *EIGHT)
 def mirror_pad(draw: Draw) -> Case:
-    return draw.one("MirrorPadOptions", {"Mode": draw.int(0, 1)}, padding(draw, 5))
+    return draw.one("MirrorPadOptions", {"Mode": draw.whole(0, 1)}, padding(draw, 5))
 
 
 @case("TILE", "float32", *EIGHT)
@@ -585,8 +587,8 @@ def tile(draw: Draw) -> Case:
 @case("RESIZE_BILINEAR", *ALL)
 @case("RESIZE_NEAREST_NEIGHBOR", *ALL)
 def resize(draw: Draw) -> Case:
-    x = draw.tensor("x", (2, draw.int(1, 9), draw.int(1, 9), 5))
-    size = (draw.int(1, 20), draw.int(1, 20))
+    x = draw.tensor("x", (2, draw.whole(1, 9), draw.whole(1, 9), 5))
+    size = (draw.whole(1, 20), draw.whole(1, 20))
     align, half = draw.choice((False, False), (True, False), (False, True))
     options = "ResizeBilinearOptions" if "BILINEAR" in draw.kind else "ResizeNearestNeighborOptions"
     fields = {"AlignCorners": align, "HalfPixelCenters": half}
