@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Operation
 
 from ..dialects import graph
 from ..errors import InputError, NacreError
@@ -52,14 +53,22 @@ def prepared(model: str | os.PathLike) -> ModuleOp:
     return module
 
 
+WEIGHTS: dict[type[Operation], str] = {
+    graph.ConvOp: "weight",
+    graph.ConvTransposeOp: "weight",
+    graph.MatmulOp: "b",
+}
+"""The operand that is a weight, by op."""
+
+
 def weights_alone(model: Path, dtype: str) -> Run:
     """The float model, its weights rounded as `dtype` rounds them: symmetric, a scale an output channel."""
     module = prepared(model)
     storage = SCHEMES[dtype].weights
     for op in list(module.walk()):
-        weight = {graph.ConvOp: "weight", graph.ConvTransposeOp: "weight", graph.MatmulOp: "b"}.get(type(op))
+        weight = WEIGHTS.get(type(op))
         array = None if weight is None else graph.constant_of(getattr(op, weight))
-        if weight is None or array is None:
+        if weight is None or array is None or op.parent is None:
             continue
         scales = weight_scales(array.reshape(-1, array.shape[-1]).astype(np.float64), storage, 0)
         rounded = graph.constant((half_away(array / scales) * scales).astype(np.float32), op)

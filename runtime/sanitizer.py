@@ -306,14 +306,11 @@ def _touches(size: int, a: _Access, b: _Access) -> bool:
 
 
 # --- accumulators ----------------------------------------------------------------------------------------
-_INT32 = np.iinfo(np.int32)
-
-
 def checked(cls: type[Instruction], who: str) -> Execute:
-    """The definition of an instruction, which first looks whether its 32-bit accumulators hold.
+    """The definition of an instruction, which first looks whether its accumulators hold.
 
-    `who` names the command in messages.
-    Raises Fault when it runs on values that overflow. 16-bit feature maps have 64-bit accumulators.
+    `who` names the command in messages. Raises Fault when it runs on values that overflow: 32 bits, or the 48
+    that ACC64 takes of 64. What 16-bit factors sum up to otherwise is far from 64 bits.
     """
     execute = EXECUTE[cls]
     if cls not in _ACCUMULATE:
@@ -321,23 +318,26 @@ def checked(cls: type[Instruction], who: str) -> Execute:
 
     def run(f: Any, p: Any) -> None:
         if p.ifm.dtype.itemsize == p.weight.dtype.itemsize == 1:
-            _check_accumulators(cls, f, p, who)
+            _check_accumulators(cls, f, p, who, 32)
+        elif p.multiplier is not None and f.rounding == Rounding.ACC64:
+            _check_accumulators(cls, f, p, who, 48)
         execute(f, p)
 
     return run
 
 
-def _check_accumulators(cls: type[Instruction], f: Any, p: Any, who: str) -> None:
+def _check_accumulators(cls: type[Instruction], f: Any, p: Any, who: str, bits: int) -> None:
+    limit = 2 ** (bits - 1) - 1
     added = [x.astype(np.int64) for x in (p.acc, p.bias) if x is not None]
     product = _largest(p.ifm, f.ifm_zero) * _largest(p.weight, f.weight_zero)
     bound = _reduction(cls, p) * product + sum(int(np.abs(x).max(initial=0)) for x in added)
-    if bound <= _INT32.max:
+    if bound <= limit:
         return  # no values of these types overflow
     total = sum(added, _ACCUMULATE[cls](f, p))
     high, low = int(total.max(initial=0)), int(total.min(initial=0))
-    if high > _INT32.max or low < _INT32.min:
-        worst = high if high > _INT32.max else low
-        raise Fault(f"{who}: an accumulator reaches {worst}, which 32 bits do not hold")
+    if high > limit or low < -limit - 1:
+        worst = high if high > limit else low
+        raise Fault(f"{who}: an accumulator reaches {worst}, which {bits} bits do not hold")
 
 
 def _largest(array: NDArray[np.integer], zero: int) -> int:

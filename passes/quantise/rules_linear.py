@@ -189,7 +189,7 @@ def emit_matmul(q: Quantiser, a: SSAValue, weight: Weight, result: QuantType, na
         a_zero=type_.zero,
         b_zero=weight.zero,
         ofm_zero=result.zero,
-        rounding=int(Rounding.SINGLE if len(weight.scales) == 1 else q.scheme.rounding),
+        rounding=int(rounding_of(q, weight)),
         **q.clamp,
     )
     return q.add(op)

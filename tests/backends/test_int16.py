@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import nacre
 import numpy as np
@@ -29,8 +30,8 @@ def kinds() -> onnx.ModelProto:
     def weight(name: str, *shape: int) -> onnx.TensorProto:
         return numpy_helper.from_array((rng.standard_normal(shape) / 4).astype(np.float32), name)
 
-    window = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
-    linear = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    window: dict[str, Any] = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
+    linear: dict[str, Any] = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
     nodes = [
         helper.make_node("Conv", ["x", "dense", "bias"], ["conv"], "conv", pads=[1, 1, 1, 1]),
         helper.make_node("Conv", ["x", "each"], ["depthwise"], "depthwise", pads=[1, 0, 1, 0], group=40),
@@ -85,7 +86,7 @@ def run_all_levels(program: nacre.Program, feeds: Mapping[str, np.ndarray]) -> d
     """Outputs of a program, after asserting that all levels below graph give these very bits."""
     want = interpret(program.levels["qnn"], feeds)
     session = nacre.Session(program, sanitize=True)
-    emulator = session.executor.emulator
+    emulator = session.executor.emulator  # type: ignore[attr-defined]
     order = legal_order(emulator.program.commands, np.random.default_rng(1))
     for level, found in {
         "npu": interpret_npu(program.levels["npu"], feeds),
@@ -136,7 +137,7 @@ def test_nothing_of_these_layers_stays_float(dtype: str) -> None:
         "qnn.avg_pool", "qnn.softmax16", "qnn.resize",
     }  # fmt: skip
     assert counts["quant.qcast"] == 2 and counts["quant.dcast"] == 14
-    kernels = {op.operation.data for op in program.levels["npu"].walk() if op.name == "npu.kernel"}
+    kernels = {op.operation.data for op in program.levels["npu"].walk() if isinstance(op, npu.KernelOp)}
     assert kernels == {
         "qnn.prelu", "qnn.softmax16", "ppu.reduce_max", "ppu.softmax16_sum", "ppu.softmax16_output",
     }  # fmt: skip

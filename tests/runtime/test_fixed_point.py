@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -46,6 +47,8 @@ def requantise_one(acc: int, multiplier: int, shift: int, rounding: Rounding) ->
         return divide_by_power(high_multiply(wrap(acc << max(shift, 0)), multiplier), max(-shift, 0))
     if rounding is Rounding.SINGLE:
         return wrap((acc * multiplier + (1 << (30 - shift))) >> (31 - shift))
+    if rounding is Rounding.EVEN:
+        return wrap(round(Fraction(acc * multiplier, 1 << (31 - shift))))
     if rounding is Rounding.AWAY:
         magnitude = (abs(acc * multiplier) + (1 << (30 - shift))) >> (31 - shift)
         return wrap(magnitude if acc * multiplier >= 0 else -magnitude)
@@ -75,6 +78,7 @@ ROUNDINGS = {
     Rounding.SINGLE: (-31, 8),
     Rounding.ACC64: (-31, 7),
     Rounding.AWAY: (-31, 8),
+    Rounding.EVEN: (-31, 8),
 }
 
 
@@ -137,7 +141,7 @@ def one_unit_from_thresholds(rng: np.random.Generator, bits: int, rounding: Roun
     return found
 
 
-@pytest.mark.parametrize("rounding", [Rounding.DOUBLE, Rounding.SINGLE, Rounding.AWAY])
+@pytest.mark.parametrize("rounding", [Rounding.DOUBLE, Rounding.SINGLE, Rounding.AWAY, Rounding.EVEN])
 def test_the_float_path_ends_where_it_stops_being_exact(rounding):
     """Products one unit from a threshold, with so wide a clamp that float64 cannot hold them all."""
     rng, limit, cases, by_integers = np.random.default_rng(4), 2**20, 0, 0
@@ -161,7 +165,7 @@ def test_requantise_to_has_no_favourite_shape(data):
     """Tails of chunks, strided outputs, missing bias, scalar and per-channel multipliers."""
     channels = data.draw(st.sampled_from([1, 2, 3, 17, 64, 1000]))
     rows = data.draw(st.integers(0, 70_000 // channels))
-    rounding = data.draw(st.sampled_from([Rounding.DOUBLE, Rounding.SINGLE, Rounding.AWAY]))
+    rounding = data.draw(st.sampled_from([Rounding.DOUBLE, Rounding.SINGLE, Rounding.AWAY, Rounding.EVEN]))
     per_channel, with_bias = data.draw(st.booleans()), data.draw(st.booleans())
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     vector = channels if per_channel else ()
@@ -176,7 +180,7 @@ def test_requantise_to_has_no_favourite_shape(data):
     assert (canvas[:, 0] == 99).all()
 
 
-@pytest.mark.parametrize("rounding", [Rounding.SINGLE, Rounding.AWAY])
+@pytest.mark.parametrize("rounding", [Rounding.SINGLE, Rounding.AWAY, Rounding.EVEN])
 def test_single_rounding_of_64_bit_accumulators_is_exact(rounding):
     rng = np.random.default_rng(3)
     acc = rng.integers(-(2**47), 2**47, 400)
@@ -188,7 +192,7 @@ def test_single_rounding_of_64_bit_accumulators_is_exact(rounding):
 
 def test_accumulators_that_overflow_a_left_shift_wrap_as_the_reference_does():
     acc = np.array([2**30, -(2**30) - 5, 2**27, 3], np.int32)
-    for rounding in (Rounding.DOUBLE, Rounding.SINGLE, Rounding.AWAY):
+    for rounding in (Rounding.DOUBLE, Rounding.SINGLE, Rounding.AWAY, Rounding.EVEN):
         expected = [requantise_one(int(a), 2**30 + 77, 4, rounding) for a in acc]
         assert requantise(acc, 2**30 + 77, 4, rounding).tolist() == expected
         out = np.empty(4, np.int8)

@@ -13,6 +13,7 @@ from nacre.dialects.nacre import sources_of
 from nacre.errors import CompileError
 from nacre.frontends.tflite import import_tflite
 from nacre.frontends.tflite.golden import TfliteGolden
+from nacre.runtime.comparison import collect_program
 from nacre.runtime.interpreter import interpret
 
 SHARED = Path(__file__).resolve().parents[4] / "shared"
@@ -82,6 +83,25 @@ def test_the_program_gives_the_bytes_of_the_reference(name):
         feeds = inputs_of(path, golden, number)
         for output, array in zip(golden.outputs, session.run(None, feeds)):
             np.testing.assert_array_equal(array, golden.stored(feeds, [output])[output])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, target", [*((n, t) for n in SMALL for t in ("v853", "tiny")), *((n, "v853") for n in LARGE)]
+)
+def test_every_tensor_on_the_emulator_equals_the_reference(name, target):
+    path = path_of(name)
+    golden = TfliteGolden(path)
+    session = Session(compile(path, target=target, fuse=False), sanitize=True)
+    names = [t.name for t in golden.tensors]
+    feeds = inputs_of(path, golden, 4)
+    level = collect_program("program", session.executor.emulator, feeds, names)
+    assert sorted(level.held) == sorted(names), "unfused, every tensor of the model lies in memory once"
+    for tensor, stored in golden.stored(feeds, names).items():
+        assert any(held.stored.dtype == stored.dtype for held in level.held[tensor])
+        for held in level.held[tensor]:
+            if held.stored.dtype == stored.dtype:
+                np.testing.assert_array_equal(held.stored, stored, err_msg=tensor)
 
 
 def test_the_levels_of_a_quantised_model_are_its_own():
