@@ -2,7 +2,7 @@
 
 `check` needs no run: control flow is static, so the regions and wait counts say everything. It follows queue
 order and waits with vector clocks and keeps, byte for byte, who wrote and read last. `checked` wraps the
-definitions of the NN engine so that a run also finds accumulators beyond 32 bits. One instruction is atomic
+definitions of the NN engine so that a run also finds accumulators that overflow. One instruction is atomic
 here: it may write over what it reads.
 """
 
@@ -21,7 +21,7 @@ from ..dialects.npu import READ, Instruction, Port, Queue, Region, Space, itemsi
 from ..errors import Fault
 from .executable import Executable
 from .execute import EXECUTE, Execute
-from .fixed_point import full_range
+from .fixed_point import Rounding, full_range
 from .kernels.quantised_conv import conv2d_accumulate, depthwise_accumulate, matmul_accumulate
 
 _QUEUES = len(Queue)

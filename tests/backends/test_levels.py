@@ -90,7 +90,7 @@ def check_levels(
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int16x8"])
 def test_levels_agree_fused_and_not(target: str, dtype: str) -> None:
     (feeds,) = samples(1, seed=9)
     results = [

@@ -10,7 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from nacre.dialects import npu_instructions as npu
 from nacre.dialects.npu import READ, Queue, Region, Space, dense_region, itemsize
-from nacre.dialects.types import i8, i32
+from nacre.dialects.rounding import Rounding
+from nacre.dialects.types import i8, i16, i32, i64
 from nacre.errors import Fault
 from nacre.runtime.emulator import Emulator, legal_order
 from nacre.runtime.executable import Binding, Executable
@@ -418,3 +419,28 @@ def test_a_bias_can_overflow():
     Emulator(accumulating(cls, room, ifm, weight, ofm, True), sanitize=True).run({})
     with pytest.raises(Fault, match="accumulator reaches 2147483648"):
         Emulator(accumulating(cls, room + 1, ifm, weight, ofm, True), sanitize=True).run({})
+
+
+def sixteen_bits(start, rounding):
+    """A matrix product of int16 whose only sum is `start` and one product, requantised."""
+    values = [np.array([start], np.int64), np.array([1, 0], np.int32), np.array([100, 50], np.int16)]
+    constants = np.concatenate([v.view(np.uint8) for v in values])
+    vector = {"element": i32}
+    compute = command(
+        npu.MatmulOp,
+        {
+            "ifm": sram(16, 1, 1, element=i16), "weight": sram(18, 1, 1, element=i16),
+            "ofm": sram(64, 1, 1, element=i16), "bias": sram(0, 1, element=i64),
+            "multiplier": sram(8, 1, **vector), "shift": sram(12, 1, **vector),
+        },
+        {Queue.LOAD: 1}, rounding=rounding,
+    )  # fmt: skip
+    return program([load(dram(0, 20), sram(0, 20)), compute], constants=constants)
+
+
+def test_acc64_takes_48_bits_and_single_more():
+    room = 2**47 - 1 - 100 * 50
+    Emulator(sixteen_bits(room, Rounding.ACC64), sanitize=True).run({})
+    Emulator(sixteen_bits(room + 1, Rounding.SINGLE), sanitize=True).run({})
+    with pytest.raises(Fault, match=f"an accumulator reaches {2**47}, which 48 bits do not hold"):
+        Emulator(sixteen_bits(room + 1, Rounding.ACC64), sanitize=True).run({})
