@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
-from xdsl.dialects.builtin import FusedLoc, LocationAttr, ModuleOp, NameLoc
+from xdsl.dialects.builtin import ArrayAttr, FusedLoc, LocationAttr, ModuleOp, NameLoc
 from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Attribute, Operation, SSAValue
 
@@ -257,7 +257,8 @@ def layer_name(location: LocationAttr) -> str:
     if isinstance(location, NameLoc):
         return location.desc.data
     if isinstance(location, FusedLoc):
-        return "+".join(filter(None, (layer_name(part) for part in location.locations)))  # type: ignore[arg-type]
+        assert isinstance(location.locations, ArrayAttr)
+        return "+".join(filter(None, (layer_name(part) for part in location.locations)))
     return ""
 
 
@@ -573,8 +574,10 @@ def reduction(op: graph.ReduceOp, e: Exporter) -> None:
 @exports(graph.ArgmaxOp)
 def argmax(op: graph.ArgmaxOp, e: Exporter) -> None:
     p = op.parameters()
-    flags = {"keepdims": int(p.keepdims), "select_last_index": int(p.select_last)}
-    e.define(op.result, e.node("ArgMax", [e.real(op.input)], axis=p.axis, **flags))
+    made = e.node(
+        "ArgMax", [e.real(op.input)], axis=p.axis, keepdims=int(p.keepdims), select_last_index=int(p.select_last)
+    )
+    e.define(op.result, made)
 
 
 @exports(graph.LayerNormOp)

@@ -61,6 +61,8 @@ def initialisers(graph: onnx.GraphProto) -> Mapping[str, np.ndarray]:
     for item in graph.initializer:
         try:
             arrays[item.name] = onnx.numpy_helper.to_array(item)
+        except KeyError:
+            raise ImportFailed(f"the initialiser '{item.name}' is of the unknown type {item.data_type}") from None
         except (ValueError, TypeError, RuntimeError) as error:
             raise ImportFailed(f"the initialiser '{item.name}' is damaged: {error}") from None
     for sparse in graph.sparse_initializer:

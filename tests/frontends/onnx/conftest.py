@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from nacre.dialects.graph import ConstantOp
 from nacre.dialects.types import dtype_of, element_type, shape_of
-from nacre.runtime.kernel import evaluate
+from nacre.runtime.interpreter import execute
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp, ReturnOp
 
@@ -25,7 +25,7 @@ def run_module(module: ModuleOp, arrays: Sequence[np.ndarray]) -> list[np.ndarra
         if isinstance(op, ConstantOp):
             values[op.result] = op.array()
             continue
-        for result, array in zip(op.results, evaluate(op, *[values[v] for v in op.operands]), strict=True):
+        for result, array in zip(op.results, execute(op, [values[v] for v in op.operands]), strict=True):
             assert array.shape == shape_of(result), f"{op.name}: {array.shape} is not {result.type}"
             assert array.dtype == dtype_of(element_type(result)), (
                 f"{op.name}: {array.dtype} is not {result.type}"

@@ -137,8 +137,8 @@ def test_all_node_tests(interpret):
 REFUSALS = {
     "test_lstm_defaults": "(LSTM): recurrent layers",
     "test_gru_defaults": "(GRU): recurrent layers",
-    "test_quantizelinear": "(QuantizeLinear): quantised ONNX models",
-    "test_qlinearconv": "(QLinearConv): quantised ONNX models",
+    "test_quantizelinear": "(QuantizeLinear): its scale ('y_scale') is computed",
+    "test_dynamicquantizelinear": "(DynamicQuantizeLinear): its scale depends on the data",
     "test_maxpool_3d_default": "(MaxPool): 3-D MaxPool",
     "test_nonmaxsuppression_suppress_by_IOU": "(NonMaxSuppression): the size of its result depends",
     "test_add_uint32": "input 'x' is of type uint32",

@@ -172,16 +172,16 @@ def test_shapes_that_do_not_fit(shapes, part):
 # --- nodes -----------------------------------------------------------------------------------------------
 def test_all_reasons_come_at_once():
     nodes = [
-        helper.make_node("QuantizeLinear", ["x", "s"], ["q"], name="quant"),
-        helper.make_node("DequantizeLinear", ["q", "s"], ["d"], name="dequant"),
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"], name="quant"),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"], name="dequant"),
         helper.make_node("Frobnicate", ["d"], ["f"], name="frob", domain="org.example"),
         helper.make_node("NonZero", ["x"], ["i"], name="where"),
         helper.make_node("Relu", ["f"], ["y"], name="innocent"),
     ]
-    model = model_of(nodes, {"x": [1, 4]}, weights={"s": np.float32(0.5)}, domains=["org.example"])
+    model = model_of(nodes, {"x": [1, 4]}, domains=["org.example"])
     text = message_of(model)
     assert text.startswith("3 nodes of the model cannot be imported:")
-    assert "node 'quant' (QuantizeLinear): quantised ONNX models cannot be imported yet" in text
+    assert "node 'quant' (DynamicQuantizeLinear): its scale depends on the data" in text
     assert (
         "node 'frob' (Frobnicate): no importer is registered for the operator Frobnicate of the domain"
         in text
