@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..runtime.interpreter import check_feeds
 
 Expected = Mapping[str, tuple[tuple[int, ...], np.dtype]]
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
@@ -101,17 +102,8 @@ def _unstacked(arrays: Mapping[str, np.ndarray], expected: Expected) -> Iterator
 
 
 def _checked(sample: Mapping[str, Any], expected: Expected, label: str) -> dict[str, np.ndarray]:
-    found = {}
-    for name in sample:
-        if name not in expected:
-            raise InputError(f"{label}: there is no input '{name}'; the inputs are {', '.join(expected)}")
-    for name, (shape, dtype) in expected.items():
-        if name not in sample:
-            raise InputError(f"{label}: the input '{name}' is missing")
-        array = np.asarray(sample[name])
-        if array.shape != shape or array.dtype != dtype:
-            raise InputError(
-                f"{label}: '{name}' should be {dtype}{list(shape)}, but is {array.dtype}{list(array.shape)}"
-            )
-        found[name] = array
-    return found
+    try:
+        check_feeds(expected, sample)
+    except InputError as error:
+        raise InputError(f"{label}: {error}") from None
+    return {name: np.asarray(sample[name]) for name in expected}

@@ -33,8 +33,8 @@ def main() -> None:
     parser.add_argument("models", nargs="+", type=Path, help="quantised TFLite files")
     parser.add_argument("--target", action="append", help="machine (default: u65-512 and u65-512-384k)")
     arguments = parser.parse_args()
-    heads = ("compile s", "read", "written", "DRAM bytes", "ms", "MACs")
-    print(f"{'model':28} {'target':14} {heads[0]:>8} {heads[1]:>12} {heads[2]:>12} {heads[3]:>12} {heads[4]:>9} {heads[5]:>7}")
+    print(f"{'model':28} {'target':14} {'comp. s':>8}", *(f"{h:>12}" for h in ("read", "written", "bytes")), end=" ")
+    print(f"{'ms':>9} {'MACs':>7}")
     for path in arguments.models:
         for target in arguments.target or ["u65-512", "u65-512-384k"]:
             print(row(path, target))

@@ -45,11 +45,14 @@ def names_attribute(names: Sequence[str]) -> ArrayAttr[DictionaryAttr]:
     return ArrayAttr([DictionaryAttr(e) for e in entries])
 
 
-def problems_text(problems: Sequence[Problem]) -> str:
-    """All that is wrong: a line for each operator and reason, with the names of its layers."""
+def problems_text(problems: Sequence[Problem], noun: str = "layer") -> str:
+    """All that is wrong: a line for each operator and reason, with the names of its layers (or what `noun` says)."""
     layers: dict[tuple[str, str], list[str]] = {}
     for problem in problems:
         layers.setdefault((problem.kind, problem.reason), []).append(f"'{problem.name}'")
-    lines = [f"  {', '.join(names)} ({kind}): {reason}" for (kind, reason), names in layers.items()]
-    count = f"{len(problems)} layer{'s' if len(problems) > 1 else ''} of the model cannot be imported"
+    lines = [
+        f"  {noun}{'s' if len(names) > 1 else ''} {', '.join(names)} ({kind}): {reason}"
+        for (kind, reason), names in layers.items()
+    ]
+    count = f"{len(problems)} {noun}{'s' if len(problems) > 1 else ''} of the model cannot be imported"
     return "\n".join([f"{count}:", *lines])

@@ -16,6 +16,7 @@ from ...dialects.graph import ConstantOp
 from ...dialects.nacre import Source, set_sources, sources_of
 from ...dialects.store import Store
 from ...dialects.types import shape_of
+from ..module import Problem
 from .fold import fold, foldable, has_subgraph
 from .functions import function_of, is_composite
 from .model import opsets_of
@@ -28,14 +29,6 @@ class Failed:
 
 
 FAILED = Failed()
-
-
-class Problem(NamedTuple):
-    """A node that cannot be imported, and why."""
-
-    name: str
-    op_type: str
-    reason: str
 
 
 class Scope(NamedTuple):

@@ -13,17 +13,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
-from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, ModuleOp, StringAttr, UnitAttr
-from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import Attribute, Region, SSAValue
+from xdsl.dialects.builtin import ModuleOp, UnitAttr
+from xdsl.dialects.func import ReturnOp
+from xdsl.ir import SSAValue
 
-from ...dialects.nacre import StoreAttr
 from ...dialects.quant import QDQ, CastOp
 from ...dialects.store import Store
 from ...dialects.types import element_of, tensor
 from ...errors import ImportFailed
+from ..module import module_around, problems_text
 from . import control, elementwise, linear, movement, normalization, quantised, recurrent, reduction, spatial  # noqa: F401
-from .builder import Failed, GraphBuilder, Problem, Scope
+from .builder import Failed, GraphBuilder, Scope
 from .model import graph_inputs, opsets_of, read_model
 from .node import location_of
 
@@ -49,7 +49,7 @@ def import_onnx(
     readers = Counter(n for node in graph.node for n in node.input) + Counter(outputs)
     builder.run(graph.node, Scope(values, opsets_of(proto.opset_import) or {"": 1}, readers))
     if builder.problems:
-        raise ImportFailed(problems_text(builder.problems))
+        raise ImportFailed(problems_text(builder.problems, "node"))
     results = [output_value(name, values, builder) for name in outputs]
     builder.append(ReturnOp(*results))
     return module_of([i.name for i in inputs], outputs, builder, results)
@@ -98,34 +98,7 @@ def module_of(
     inputs: Sequence[str], outputs: Sequence[str], builder: GraphBuilder, results: Sequence[SSAValue]
 ) -> ModuleOp:
     """The module around a finished block."""
-    main = FuncOp(
-        "main",
-        ([a.type for a in builder.block.args], [r.type for r in results]),
-        Region(builder.block),
-        arg_attrs=names_attribute(inputs),
-        res_attrs=names_attribute(outputs),
-    )
-    module = ModuleOp([main], attributes={"nacre.store": StoreAttr(builder.store)})
+    module = module_around(builder.block, inputs, outputs, results, builder.store)
     if any(isinstance(op, CastOp) for op in builder.block.ops):
         module.attributes[QDQ] = UnitAttr()
-    module.verify()
     return module
-
-
-def names_attribute(names: Sequence[str]) -> ArrayAttr[DictionaryAttr]:
-    """`{nacre.name = "…"}` for each argument or result."""
-    entries: list[dict[str, Attribute]] = [{"nacre.name": StringAttr(n)} for n in names]
-    return ArrayAttr([DictionaryAttr(e) for e in entries])
-
-
-def problems_text(problems: Sequence[Problem]) -> str:
-    """All that is wrong: a line for each operator and reason, with the names of its nodes."""
-    nodes: dict[tuple[str, str], list[str]] = {}
-    for problem in problems:
-        nodes.setdefault((problem.op_type, problem.reason), []).append(f"'{problem.name}'")
-    lines = [
-        f"  node{'s' if len(names) > 1 else ''} {', '.join(names)} ({op_type}): {reason}"
-        for (op_type, reason), names in nodes.items()
-    ]
-    count = f"{len(problems)} node{'s' if len(problems) > 1 else ''} of the model cannot be imported"
-    return "\n".join([f"{count}:", *lines])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from xdsl.dialects.builtin import IntegerType, ModuleOp
@@ -49,7 +50,7 @@ from .quantiser import Quantiser
 from .ranges import Range
 from .rules import RULES, Kind, Quantised, Rule, rule_of
 
-ROUNDED_ONCE = {"rounding": Rounding.EVEN, "product_rounding": Rounding.EVEN, "faithful_db": -math.inf}
+ROUNDED_ONCE: dict[str, Any] = {"rounding": Rounding.EVEN, "product_rounding": Rounding.EVEN, "faithful_db": -math.inf}
 """As a cast behind a float op rounds. A table of 8 bits does so whatever its types are worth."""
 SCHEME_OF = {
     i8: SCHEMES["int8"]._replace(**ROUNDED_ONCE),
@@ -119,9 +120,9 @@ def fold_casts_of_constants(module: ModuleOp) -> None:
         if not isinstance(op, CastOp) or (array := graph.constant_of(op.input)) is None:
             continue
         source, target = element_type(op.input), element_type(op.result)
-        if isinstance(op, DCastOp):
+        if isinstance(op, DCastOp) and isinstance(source, QuantType):
             array = reals(array, source)
-        elif isinstance(op, QCastOp):
+        elif isinstance(op, QCastOp) and isinstance(target, QuantType):
             array = stored(array, target)
         made = graph.constant(array, op, name_of(op.input), target)
         made.location = op.location
@@ -226,11 +227,12 @@ class CastQuantiser(Quantiser):
     def given(self, value: SSAValue) -> QuantType | None:
         """The one type that casts give a float value, behind clips and moves that alone read it."""
         users = [use.operation for use in value.uses]
-        types = {element_type(user.result) for user in users if isinstance(user, QCastOp)}
+        results = [element_type(user.result) for user in users if isinstance(user, QCastOp)]
+        types = {type_ for type_ in results if isinstance(type_, QuantType)}
         if types:
             [*found] = types
             alone = len(found) == 1 and all(isinstance(user, QCastOp) for user in users)
-            return found[0] if alone else None  # pyright: ignore[reportReturnType]
+            return found[0] if alone else None
         if len(users) != 1 or isinstance(users[0], ReturnOp) or len(users[0].results) != 1:
             return None
         rule, result = rule_of(users[0]), users[0].results[0]
@@ -326,7 +328,7 @@ def weight_of(array: np.ndarray, bias: np.ndarray | None, ifm: QuantType, type_:
         storage, shift = ifm.storage, 128 if ifm.storage == u8 else -128
     values = half_away(array.astype(np.float64) / scales) + zero + shift
     axis = None if type_.data.axis is None else array.ndim - 1
-    own = quantised(storage, scales, zero + shift, axis)
+    own = quantised(storage, scales.tolist(), zero + shift, axis)
     units = ifm.scale * (scales if len(scales) > 1 else scales[0])
     integers = None if bias is None else bias_integers(bias, units, ifm)
     return Weight(values.astype(dtype_of(own)), own, scales, zero + shift, integers)

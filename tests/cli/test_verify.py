@@ -350,7 +350,7 @@ def test_inputs_are_asked_for(verify: Any, files: Files) -> None:
 def test_samples_are_checked(verify: Any, tmp_path: Path) -> None:
     np.savez(tmp_path / "wrong.npz", other=np.zeros((1, 3, 9, 9), np.float32))
     result = verify("--samples", tmp_path / "wrong.npz")
-    assert result.code == 1 and "sample 0: 'image' should be float32[1, 3, 10, 10]" in result.err
+    assert result.code == 1 and "sample 0: the input 'image' should be float32[1, 3, 10, 10]" in result.err
 
 
 def test_text_and_programs_have_no_source_framework(nacre: Any, files: Files) -> None:
