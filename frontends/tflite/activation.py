@@ -34,7 +34,7 @@ def relu(node: Node) -> SSAValue:
     if source.storage != result.storage:
         raise Unsupported(f"it goes from {text_of(source)} to {text_of(result)}")
     if source != result:
-        x = requantised(node, x, result)
+        x = requantised(node, x, result, np.float32)  # as ReluPrepare divides them
     return node.emit(qnn.ClampOp, x, element=result, **clamp_of(result, node.kind))
 
 

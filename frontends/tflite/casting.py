@@ -31,10 +31,14 @@ def quantise(node: Node) -> SSAValue:
     return node.append(QCastOp.create(operands=[x], result_types=[tensor(shape_of(x), result)]))
 
 
-def requantised(node: Node, x: SSAValue, result: QuantType) -> SSAValue:
-    """A quantised value in another quantised type; from eight bits to another storage by a table."""
+def requantised(node: Node, x: SSAValue, result: QuantType, precision: type[np.floating] = np.float64) -> SSAValue:
+    """A quantised value in another quantised type; from eight bits to another storage by a table.
+
+    `precision` is the float in which the reference divides the two scales.
+    """
     source = one_scale(element_type(x), node.name)
-    multiplier, shift = (int(v) for v in quantise_multiplier(np.float64(source.scale) / np.float64(result.scale)))
+    ratio = np.float64(precision(source.scale) / precision(result.scale))
+    multiplier, shift = (int(v) for v in quantise_multiplier(ratio))
     if source.storage == result.storage or source.storage == i16:
         zeros = {"input_zero": source.zero, "result_zero": result.zero}
         to = "" if source.storage == result.storage else NAME_OF_STORAGE[result.storage]

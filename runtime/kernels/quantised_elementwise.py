@@ -221,7 +221,9 @@ def table(
     low, high = full_range(dtype)
     stored = np.arange(256, dtype=np.uint8).view(dtype).astype(np.int32)
     real = np.float32(scale_in) * (stored - zero_in).astype(np.float32)
-    rescaled = _round_half_away(function(real).astype(np.float32) * (np.float32(1) / np.float32(scale_out)))
+    with np.errstate(over="ignore"):  # what leaves float32, as e^x does, is clamped below
+        scaled = function(real).astype(np.float32) * (np.float32(1) / np.float32(scale_out))
+    rescaled = _round_half_away(scaled)
     # C++ converts to int32 after adding in float32; the limits keep that conversion defined.
     shifted = np.clip(rescaled + np.float32(zero_out), np.float32(-(2**31)), np.float32(2**31 - 128))
     return np.clip(shifted.astype(np.int64), low, high).astype(dtype)
@@ -250,10 +252,15 @@ def hyperbolic_tangent(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def quantise(x: NDArray[np.float32], scale: float, zero: int, dtype: DTypeLike) -> NDArray[np.integer]:
-    """round(x / scale) + zero, clamped; ties away from zero (TFLite's AffineQuantize)."""
+    """round(x / scale) + zero, clamped; ties away from zero (TFLite's AffineQuantize).
+
+    NaN becomes the zero point; TFLite's reference casts it to an integer, which C++ leaves undefined.
+    """
     low, high = full_range(dtype)
-    quotient = _round_half_away(np.asarray(x, np.float32) / np.float32(scale))
-    return np.clip(quotient.astype(np.float64) + zero, low, high).astype(dtype)
+    with np.errstate(invalid="ignore", over="ignore"):  # ±Inf and what overflows float32 end at the clamp
+        quotient = _round_half_away(np.asarray(x, np.float32) / np.float32(scale)).astype(np.float64)
+    quotient[np.isnan(quotient)] = 0.0
+    return np.clip(quotient + zero, low, high).astype(dtype)
 
 
 def dequantise(q: NDArray[np.integer], scale: float, zero: int) -> NDArray[np.float32]:

@@ -1,11 +1,15 @@
 """Files of one operator at random, imported and run, against LiteRT's reference kernels: integers bit for
 bit.
 
-A maker gives one case of an operator and element type; OUTPUTS says how many numbers a test compares.
+A maker gives one case of an operator and element type. The quick tests compare QUICK outputs of each, the slow
+ones SLOW outputs, on the emulator too; the last section breaks every rule of rounding once and sees it caught.
+Run as a program, the file prints the table of docs/numerics.md.
 """
 
 from __future__ import annotations
 
+import sys
+import types
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -15,12 +19,27 @@ import pytest
 from nacre.backends.compile import compile
 from nacre.backends.session import Session
 from nacre.dialects.nacre import sources_of
-from nacre.frontends.tflite import import_tflite
+from nacre.dialects.rounding import Rounding
+from nacre.frontends.tflite import import_tflite, linear, node
 from nacre.frontends.tflite.build import Operator, Tensor, build_model
 from nacre.frontends.tflite.golden import TfliteGolden
+from nacre.runtime.fixed_point import quantise_multiplier, requantise
 from nacre.runtime.interpreter import interpret
+from nacre.runtime.kernels import (
+    qnn,
+    quantised,
+    quantised_conv,
+    quantised_elementwise,
+    quantised_functions,
+    quantised_pool,
+    quantised_softmax,
+    quantised_softmax16,
+)
 
-OUTPUTS = 1_000
+QUICK, SLOW = 1_000, 40_000
+FILES = 40  # at least, of an operator and type in the slow tests
+BATCH = 4  # by how much their files are larger
+TOLERANCE = 1e-4  # of float results, absolute and relative
 INTEGERS = ("int8", "uint8", "int16")
 EIGHT = ("int8", "uint8")
 ALL = ("float32", *INTEGERS)
@@ -59,13 +78,17 @@ def case(kind: str, *dtypes: str) -> Callable[[Maker], Maker]:
 class Draw:
     """Random numbers of one element type, for cases of one operator."""
 
-    def __init__(self, kind: str, dtype: str):
-        self.kind, self.dtype = kind, np.dtype(dtype)
+    def __init__(self, kind: str, dtype: str, batch: int = 1):
+        self.kind, self.dtype, self.batch = kind, np.dtype(dtype), batch
         self.rng = np.random.default_rng(zlib.crc32(f"{kind} {dtype}".encode()))
 
     @property
     def quantised(self) -> bool:
         return self.dtype.kind != "f"
+
+    def many(self, images: int) -> int:
+        """The extent of a leading axis."""
+        return images * self.batch
 
     def whole(self, low: int, high: int) -> int:
         """low … high, both included."""
@@ -115,28 +138,30 @@ def constant(name: str, values, dtype=np.int32) -> Tensor:
     return Tensor(name, array.shape, dtype, data=array)
 
 
-def compare(content: bytes, feeds: Mapping[str, np.ndarray], tolerance: float) -> int:
-    """Every tensor that the module still holds: integers exactly, floats closely. Gives the number of
-    values.
+def compare(made: Case) -> int:
+    """Every tensor that the imported module still holds: exactly, or closely where floats are computed with.
+    Gives the number of outputs.
     """
+    content, floats = made.content(), any(array.dtype.kind == "f" for array in made.feeds.values())
     module, golden = import_tflite(content), TfliteGolden(content)
-    compared = 0
+
+    def check(name, array):
+        want = golden.stored(made.feeds, [name])[name]
+        assert (array.dtype, array.shape) == (want.dtype, want.shape), name
+        if floats and array.dtype.kind == "f":
+            np.testing.assert_allclose(array, want, rtol=TOLERANCE, atol=TOLERANCE, err_msg=name)
+        else:
+            np.testing.assert_array_equal(array, want, err_msg=name)
 
     def watch(value, array):
-        nonlocal compared
         for source in sources_of(value):
-            want = golden.stored(feeds, [source.tensor])[source.tensor]
-            assert (array.dtype, array.shape) == (want.dtype, want.shape), source.tensor
-            if array.dtype.kind == "f":
-                np.testing.assert_allclose(array, want, rtol=tolerance, atol=tolerance, err_msg=source.tensor)
-            else:
-                np.testing.assert_array_equal(array, want, err_msg=source.tensor)
-            compared += array.size
+            check(source.tensor, array)
 
-    outputs = interpret(module, feeds, watch)
+    outputs = interpret(module, made.feeds, watch)
+    assert list(outputs) == list(made.outputs)
     for name, array in outputs.items():
-        np.testing.assert_allclose(array, golden.stored(feeds, [name])[name], rtol=tolerance, atol=tolerance)
-    return compared
+        check(name, array)
+    return sum(array.size for array in outputs.values())
 
 
 # --- convolutions and products ---------------------------------------------------------------------------
@@ -193,11 +218,12 @@ def convolution(draw: Draw) -> Case:
     channels, filters = draw.whole(1, 12) * groups, draw.whole(1, 12) * groups
     multiplier = draw.whole(1, 3)
     filters = channels * multiplier if depthwise else filters
-    ifm = draw.tensor("x", (2, *size, channels))
+    images = draw.many(2)
+    ifm = draw.tensor("x", (images, *size, channels))
     shape = (1, *kernel, filters) if depthwise else (filters, *kernel, channels // groups)
     weight = weights(draw, shape, 3 if depthwise else 0, filters)
     depth = kernel[0] * kernel[1] * (1 if depthwise else channels // groups)
-    bias, ofm = product(draw, ifm, weight, depth, filters, (2, *out, filters), needed=True)
+    bias, ofm = product(draw, ifm, weight, depth, filters, (images, *out, filters), needed=True)
     fields |= {"DilationHFactor": dilations[0], "DilationWFactor": dilations[1], **activation(draw)}
     if depthwise:
         fields["DepthMultiplier"] = multiplier
@@ -214,12 +240,13 @@ def transpose_conv(draw: Draw) -> Case:
         out = [d * s - draw.whole(0, s - 1) for d, s in zip(size, strides)]
     else:
         out = [(d - 1) * s + k + draw.whole(0, s - 1) for d, s, k in zip(size, strides, kernel)]
-    ifm = draw.tensor("x", (1, *size, channels))
+    images = draw.many(1)
+    ifm = draw.tensor("x", (images, *size, channels))
     weight = weights(draw, (filters, *kernel, channels), 0, filters)
     depth = max(1, kernel[0] * kernel[1] * channels // (strides[0] * strides[1]))
-    bias, ofm = product(draw, ifm, weight, depth, filters, (1, *out, filters))
+    bias, ofm = product(draw, ifm, weight, depth, filters, (images, *out, filters))
     fields = {"Padding": int(not same), "StrideH": strides[0], "StrideW": strides[1]}
-    tensors = [constant("shape", [1, *out, filters]), weight, ifm, *([bias] if bias else []), ofm]
+    tensors = [constant("shape", [images, *out, filters]), weight, ifm, *([bias] if bias else []), ofm]
     return draw.one("TransposeConvOptions", fields, tensors)
 
 
@@ -227,9 +254,11 @@ def transpose_conv(draw: Draw) -> Case:
 def fully_connected(draw: Draw) -> Case:
     rows, depth, columns = draw.whole(1, 8), draw.whole(1, 60), draw.whole(1, 40)
     keep = draw.rng.random() < 0.5
-    ifm = draw.tensor("x", (2, rows, depth))
+    images = draw.many(2)
+    ifm = draw.tensor("x", (images, rows, depth))
     weight = weights(draw, (columns, depth), 0, columns)
-    bias, ofm = product(draw, ifm, weight, depth, columns, (2, rows, columns) if keep else (2 * rows, columns))
+    out = (images, rows, columns) if keep else (images * rows, columns)
+    bias, ofm = product(draw, ifm, weight, depth, columns, out)
     return draw.one("FullyConnectedOptions", {"KeepNumDims": keep, **activation(draw)}, [ifm, weight, bias, ofm])
 
 
@@ -237,9 +266,10 @@ def fully_connected(draw: Draw) -> Case:
 def batch_matmul(draw: Draw) -> Case:
     m, k, n = draw.whole(1, 9), draw.whole(1, 30), draw.whole(1, 9)
     adj_x, adj_y = (bool(draw.whole(0, 1)) for _ in range(2))
-    a = draw.tensor("x", (2, k, m) if adj_x else (2, m, k))
-    b = draw.tensor("y", (2, n, k) if adj_y else (2, k, n))
-    out = draw.tensor("out", (2, m, n))
+    images = draw.many(2)
+    a = draw.tensor("x", (images, k, m) if adj_x else (images, m, k))
+    b = draw.tensor("y", (images, n, k) if adj_y else (images, k, n))
+    out = draw.tensor("out", (images, m, n))
     if draw.quantised:
         info = np.iinfo(draw.dtype)
         out = out._replace(scale=float(np.float32(a.scale * b.scale * np.sqrt(k) * (info.max - info.min) / 2)))
@@ -253,9 +283,10 @@ def batch_matmul(draw: Draw) -> Case:
 def pool(draw: Draw) -> Case:
     kernel, size = (draw.whole(1, 5), draw.whole(1, 5)), (draw.whole(5, 12), draw.whole(5, 12))
     fields, out = window(draw, size, kernel)
-    x = draw.tensor("x", (2, *size, 7))
+    images = draw.many(2)
+    x = draw.tensor("x", (images, *size, 7))
     fields |= {"FilterHeight": kernel[0], "FilterWidth": kernel[1], **activation(draw)}
-    return draw.one("Pool2DOptions", fields, [x, like(x, (2, *out, 7))])
+    return draw.one("Pool2DOptions", fields, [x, like(x, (images, *out, 7))])
 
 
 # --- elementwise -----------------------------------------------------------------------------------------
@@ -386,7 +417,7 @@ def gelu(draw: Draw) -> Case:
 
 @case("SOFTMAX", *ALL)
 def softmax(draw: Draw) -> Case:
-    x = draw.tensor("x", draw.choice((9, 60), (2, 3, 30), (1, 2, 5, 17)))
+    x = draw.tensor("x", draw.choice((draw.many(9), 60), (2, draw.many(3), 30), (draw.many(1), 2, 5, 17)))
     out = like(x, x.shape)
     if draw.quantised:
         scale, zero = {"int8": (1 / 256, -128), "uint8": (1 / 256, 0), "int16": (1 / 32768, 0)}[draw.dtype.name]
@@ -404,7 +435,7 @@ def log_softmax(draw: Draw) -> Case:
 
 @case("L2_NORMALIZATION", "float32", *EIGHT)
 def l2_normalisation(draw: Draw) -> Case:
-    x = draw.tensor("x", (9, draw.whole(1, 90)))
+    x = draw.tensor("x", (draw.many(9), draw.whole(1, 90)))
     out = draw.tensor("out", x.shape, scale=1 / 128, zero=0 if draw.dtype == np.int8 else 128)
     return draw.one("L2NormOptions", {}, [x, out])
 
@@ -414,6 +445,7 @@ def reduced(draw: Draw, out: Callable[[Tensor, tuple[int, ...]], Tensor]) -> Cas
     shape = tuple(draw.whole(1, 9) for _ in range(4))
     axes = draw.choice((1, 2), (3,), (1,), (0, 1, 2), (1, 2, 3), (2, 3))
     keep = bool(draw.whole(0, 1))
+    shape = tuple(d if i in axes else draw.many(d) for i, d in enumerate(shape))
     x = draw.tensor("x", shape)
     kept = tuple(1 if i in axes else d for i, d in enumerate(shape) if keep or i not in axes)
     named = [a - draw.choice(0, 4) for a in axes]
@@ -646,23 +678,42 @@ def cast(draw: Draw) -> Case:
 
 
 # --- the tests -------------------------------------------------------------------------------------------
+def cases(kind: str, dtype: str, outputs: int, check: Callable[[Case], int], files: int = 1, batch: int = 1):
+    """Check random cases until enough outputs and files were compared; gives both numbers."""
+    draw, compared, made = Draw(kind, dtype, batch), 0, 0
+    while compared < outputs or made < files:
+        compared += check(MAKERS[kind, dtype](draw))
+        made += 1
+    return compared, made
+
+
+def compare_on_both(made: Case) -> int:
+    """At qnn level and on the emulator."""
+    run_on_emulator(made, "v853")
+    return compare(made)
+
+
 @pytest.mark.parametrize(("kind", "dtype"), MAKERS, ids=lambda v: v)
 def test_operator(kind, dtype):
     pytest.importorskip("ai_edge_litert")
-    draw, compared = Draw(kind, dtype), 0
-    while compared < OUTPUTS:
-        made = MAKERS[kind, dtype](draw)
-        compared += compare(made.content(), made.feeds, tolerance=1e-4)
+    cases(kind, dtype, QUICK, compare)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "dtype"), MAKERS)
+def test_operator_in_depth(kind, dtype):
+    pytest.importorskip("ai_edge_litert")
+    compared, files = cases(kind, dtype, SLOW, compare_on_both if dtype in INTEGERS else compare, FILES, BATCH)
+    assert compared >= SLOW and files >= FILES
 
 
 INTEGER_CASES = [key for key in MAKERS if key[1] in INTEGERS]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["tiny", "v853"])
 @pytest.mark.parametrize(("kind", "dtype"), INTEGER_CASES, ids=lambda v: v)
-def test_operator_on_the_emulator(kind, dtype, target):
-    run_on_emulator(MAKERS[kind, dtype](Draw(kind, dtype)), target)
+def test_operator_on_the_tiny_emulator(kind, dtype):
+    run_on_emulator(MAKERS[kind, dtype](Draw(kind, dtype)), "tiny")
 
 
 @pytest.mark.parametrize(
@@ -713,14 +764,8 @@ PRODUCTS = {
 }
 
 
-@pytest.mark.parametrize("kind", PRODUCTS)
-@pytest.mark.parametrize("dtype", ["int8", "uint8", "int8 per channel"])
-def test_multipliers_have_the_precision_of_the_reference(kind, dtype):
-    """Sums, held in the bias, where a product of scales in float32 and one in float64 round to two sides.
-
-    FULLY_CONNECTED multiplies by a float64, which a Q31 multiplier follows but for the closest ties.
-    """
-    pytest.importorskip("ai_edge_litert")
+def precision_case(kind: str, dtype: str) -> Case:
+    """Sums, held in the bias, where a product of scales in float32 and one in float64 round to two sides."""
     rng, stored = np.random.default_rng(9), np.dtype(dtype.split()[0])
     shape, axis, options, fields = PRODUCTS[kind]
     scale, weight_scale, out_scale = np.float32(0.0123), np.float32(7.1e-6), np.float32(1.3)
@@ -739,16 +784,28 @@ def test_multipliers_have_the_precision_of_the_reference(kind, dtype):
     if kind == "TRANSPOSE_CONV":
         tensors.append(constant("shape", ofm.shape))
         inputs = ["shape", "w", "x", "b"]
-    content = build_model(tensors, [Operator(kind, inputs, ["out"], options, fields)], ["x"], ["out"])
-    feeds = {"x": np.full(one, 3, stored)}
-    want = TfliteGolden(content).stored(feeds, ["out"])["out"]
-    differ = (interpret(import_tflite(content), feeds)["out"] != want).mean()
-    assert differ <= (0.01 if kind == "FULLY_CONNECTED" else 0)
+    return Case(tensors, [Operator(kind, inputs, ["out"], options, fields)], {"x": np.full(one, 3, stored)}, ["out"])
 
 
-def test_batched_products_multiply_scales_in_float32():
-    """As above, with sums made of products."""
+def share_of_differences(made: Case) -> float:
+    """How many of the outputs are not those of LiteRT."""
+    content = made.content()
+    want = TfliteGolden(content).stored(made.feeds, ["out"])["out"]
+    return float((interpret(import_tflite(content), made.feeds)["out"] != want).mean())
+
+
+PRECISIONS = [(kind, dtype) for kind in PRODUCTS for dtype in ("int8", "uint8", "int8 per channel")]
+
+
+@pytest.mark.parametrize(("kind", "dtype"), PRECISIONS)
+def test_multipliers_have_the_precision_of_the_reference(kind, dtype):
+    """FULLY_CONNECTED multiplies by a float64, which a Q31 multiplier follows but for the closest ties."""
     pytest.importorskip("ai_edge_litert")
+    assert share_of_differences(precision_case(kind, dtype)) <= (0.01 if kind == "FULLY_CONNECTED" else 0)
+
+
+def batched_product_case() -> Case:
+    """As above for BATCH_MATMUL, with sums made of products."""
     rng, depth, columns = np.random.default_rng(9), 70_000, 64
     scale, other, out_scale = np.float32(0.0123), np.float32(7.1e-6), np.float32(9.3)
     double = np.float64(scale) * np.float64(other) / np.float64(out_scale)
@@ -769,4 +826,406 @@ def test_batched_products_multiply_scales_in_float32():
         Tensor("out", (1, columns), np.int8, out_scale),
     ]
     operator = Operator("BATCH_MATMUL", ["a", "b"], ["out"], "BatchMatMulOptions")
-    assert compare(build_model(tensors, [operator], ["a", "b"], ["out"]), {"a": a, "b": b}, 0) == columns
+    return Case(tensors, [operator], {"a": a, "b": b}, ["out"])
+
+
+def test_batched_products_multiply_scales_in_float32():
+    pytest.importorskip("ai_edge_litert")
+    assert compare(batched_product_case()) == 64
+
+
+# --- every rule broken once ------------------------------------------------------------------------------
+DIFFERENT = "Arrays are not equal"
+
+
+def forget_tables() -> None:
+    """Empty the caches of what kernels computed under other rules."""
+    for module in [m for name, m in sys.modules.items() if name.startswith("nacre.runtime")]:
+        for value in list(vars(module).values()):
+            if hasattr(value, "cache_clear"):
+                value.cache_clear()
+
+
+@pytest.fixture
+def breaking(monkeypatch):
+    """A function that replaces a module's function: breaking(module, name, wrap)."""
+
+    def replace(module, name, wrap):
+        monkeypatch.setattr(module, name, wrap(getattr(module, name)))
+        forget_tables()
+
+    yield replace
+    monkeypatch.undo()
+    forget_tables()
+
+
+def rounding(before: Rounding, after: Rounding):
+    """Wrap requantise or requantise_to so that one rounding is another."""
+
+    def wrap(function):
+        return lambda *given: function(*(after if value is before else value for value in given))
+
+    return wrap
+
+
+def half_to_even(average_finish):
+    def finish(total, count, low, high, dtype):
+        return np.clip(np.rint(total / np.asarray(count, np.float64)), low, high).astype(dtype)
+
+    return finish
+
+
+def nearest_factor(mean_factor):
+    def factor(count, multiplier, shift):
+        bits = min(int(count).bit_length() - 1, 32, 31 + int(shift))
+        return ((int(multiplier) << bits) + count // 2) // count, int(shift) - bits
+
+    return factor
+
+
+def half_up(resample):
+    def changed(ifm, rows, cols, linear):
+        if not linear:
+            return resample(ifm, rows, cols, linear)
+        x, upper = ifm.astype(np.int64), lambda places, axes: places[:, 2].astype(np.int64).reshape(-1, *axes)
+        r, c = upper(rows, (1, 1)), upper(cols, (1,))
+        tall = x[:, rows[:, 0]] * (1024 - r) + x[:, rows[:, 1]] * r
+        total = tall[:, :, cols[:, 0]] * (1024 - c) + tall[:, :, cols[:, 1]] * c
+        return ((total + (1 << 19)) >> 20).astype(ifm.dtype)
+
+    return changed
+
+
+def ties_up(divide):
+    return lambda x, exponent: (np.asarray(x, np.int64) + ((1 << exponent) >> 1)) >> exponent
+
+
+CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
+ONCE = rounding(Rounding.DOUBLE, Rounding.SINGLE)
+UNCUT = rounding(Rounding.ACC64, Rounding.SINGLE)
+BROKEN_AT_RANDOM = [
+    *[(kind, dtype, quantised_conv, "requantise_to", ONCE) for kind in CONVOLUTIONS for dtype in EIGHT],
+    ("BATCH_MATMUL", "int8", quantised_conv, "requantise_to", ONCE),
+    *[(kind, "int16", quantised_conv, "requantise_to", UNCUT) for kind in (*CONVOLUTIONS, "BATCH_MATMUL")],
+    *[("MUL", dtype, quantised_elementwise, "requantise_to", ONCE) for dtype in INTEGERS],
+    *[("QUANTIZE", dtype, quantised_elementwise, "requantise_to", ONCE) for dtype in EIGHT],
+    *[("LEAKY_RELU", dtype, quantised_elementwise, "requantise", ONCE) for dtype in INTEGERS],
+    *[("PRELU", dtype, quantised_elementwise, "requantise", ONCE) for dtype in EIGHT],
+    *[("HARD_SWISH", dtype, quantised_elementwise, "rounding_divide_by_power_of_two", ties_up) for dtype in EIGHT],
+    *[("AVERAGE_POOL_2D", dtype, quantised_pool, "average_finish", half_to_even) for dtype in INTEGERS],
+    *[("MEAN", dtype, quantised_pool, "requantise", ONCE) for dtype in INTEGERS],
+    ("SUM", "uint8", quantised_pool, "requantise", ONCE),
+    ("SQUARED_DIFFERENCE", "int8", quantised_functions, "requantise_to", ONCE),
+    ("SOFTMAX", "int16", quantised_softmax16, "requantise", ONCE),
+    ("RESIZE_BILINEAR", "int8", qnn, "resample", half_up),
+]
+
+
+@pytest.mark.parametrize(("kind", "dtype", "module", "name", "wrap"), BROKEN_AT_RANDOM)
+def test_a_broken_rule_shows_in_random_files(breaking, kind, dtype, module, name, wrap):
+    """The suite as it is, and one rule of the kernels another: some file of the slow test has to differ."""
+    pytest.importorskip("ai_edge_litert")
+    breaking(module, name, wrap)
+    with pytest.raises(AssertionError, match=DIFFERENT):
+        cases(kind, dtype, SLOW, compare, FILES, BATCH)
+
+
+def ties_of_fully_connected(dtype: str) -> Case:
+    """Every value halved: odd ones are ties."""
+    zero, kind = {"int8": 0, "uint8": 128, "int16": 0}[dtype], "uint8" if dtype == "uint8" else "int8"
+    x = np.arange(-128, 128).reshape(256, 1) + zero
+    tensors = [
+        Tensor("x", x.shape, dtype, 0.5, zero),
+        Tensor("w", (1, 1), kind, 1.0, 0, 0, np.ones((1, 1), kind)),
+        Tensor("out", x.shape, dtype, 1.0, zero),
+    ]
+    operator = Operator("FULLY_CONNECTED", ["x", "w"], ["out"], "FullyConnectedOptions")
+    return Case(tensors, [operator], {"x": x.astype(dtype)}, ["out"])
+
+
+@pytest.mark.parametrize("instead", [Rounding.SINGLE, Rounding.DOUBLE, Rounding.EVEN])
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_ties_away_from_zero_show_in_fully_connected(breaking, dtype, instead):
+    pytest.importorskip("ai_edge_litert")
+    made = ties_of_fully_connected(dtype)
+    assert compare(made) == 256
+    breaking(quantised_conv, "requantise_to", rounding(Rounding.AWAY, instead))
+    with pytest.raises(AssertionError, match=DIFFERENT):
+        compare(made)
+
+
+def arithmetic_case(kind: str, dtype: str, scales: Sequence[float], a: Sequence[int], b: Sequence[int]) -> Case:
+    """Pairs of numbers, given without their zero point."""
+    zero = 128 if dtype == "uint8" else 0
+    shape = (len(a),)
+    tensors = [Tensor(n, shape, dtype, s, zero) for n, s in zip(("a", "b", "out"), scales, strict=True)]
+    feeds = {n: (np.array(v) + zero).astype(dtype) for n, v in (("a", a), ("b", b))}
+    options = f"{kind.capitalize()}Options"
+    return Case(tensors, [Operator(kind, ["a", "b"], ["out"], options, {"PotScaleInt16": False})], feeds, ["out"])
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize("kind", ["ADD", "SUB"])
+def test_ties_of_a_sum_show(breaking, kind, dtype):
+    """Odd sums halved: below zero they go away from it."""
+    pytest.importorskip("ai_edge_litert")
+    made = arithmetic_case(kind, dtype, (1, 1, 2), range(-60, 60), [0] * 120)
+    assert compare(made) == 120
+    breaking(quantised_elementwise, "requantise_to", ONCE)
+    with pytest.raises(AssertionError, match=DIFFERENT):
+        compare(made)
+
+
+EIGHT_BIT_SUM = ("0x1.53631p-2", "0x1.eb5a12p-6", "0x1.650472p-2"), (-70, 70), (-46, 46)
+EIGHT_BIT_DIFFERENCE = ("0x1.6679p-1", "0x1.cf223ap-6", "0x1.0621b6p-1"), (-70, 70), (14, -14)
+TERMS = [
+    ("ADD", "int8", *EIGHT_BIT_SUM),
+    ("ADD", "uint8", *EIGHT_BIT_SUM),
+    ("SUB", "int8", *EIGHT_BIT_DIFFERENCE),
+    ("SUB", "uint8", *EIGHT_BIT_DIFFERENCE),
+    ("ADD", "int16", ("0x1.090764p-2", "0x1.224b8ep-4", "0x1.d352fep-2"), (-3720,), (-19072,)),
+    ("SUB", "int16", ("0x1.1304dp-1", "0x1.3bdb6p-8", "0x1.f62e32p-2"), (21302,), (13793,)),
+]
+
+
+@pytest.mark.parametrize(("kind", "dtype", "scales", "a", "b"), TERMS)
+def test_the_rounding_of_terms_shows(breaking, kind, dtype, scales, a, b):
+    """Terms one unit of 2^-20 from where the sum rounds to the other side; a search found them."""
+    pytest.importorskip("ai_edge_litert")
+    made = arithmetic_case(kind, dtype, [float.fromhex(scale) for scale in scales], a, b)
+    assert compare(made) == len(a)
+    breaking(quantised_elementwise, "requantise", ONCE)
+    with pytest.raises(AssertionError, match=DIFFERENT):
+        compare(made)
+
+
+def test_the_division_of_a_multiplier_shows_in_mean(breaking):
+    """Sums of 5,000 values where the multiplier truncated and the nearest one round to two sides."""
+    pytest.importorskip("ai_edge_litert")
+    count, scale, out_scale = 5_000, 0.7, 1.1
+    multiplier, shift = (int(v) for v in quantise_multiplier(np.float64(np.float32(scale)) / np.float32(out_scale)))
+    sums = np.arange(120_000_000, 160_000_000, 7, dtype=np.int32)
+    factors = [f(count, multiplier, shift) for f in (quantised_pool.mean_factor, nearest_factor(None))]
+    first, second = (requantise(sums, m, s, Rounding.DOUBLE) for m, s in factors)
+    sums = sums[first != second][:16]
+    assert len(sums)
+    x = np.repeat(sums[None, None] // count, count, axis=1).astype(np.int16)
+    x[0, :, :] += np.arange(count)[:, None] < sums % count
+    tensors = [
+        Tensor("x", x.shape, np.int16, scale),
+        constant("axes", [1]),
+        Tensor("out", (1, len(sums)), np.int16, out_scale),
+    ]
+    made = Case(tensors, [Operator("MEAN", ["x", "axes"], ["out"], "ReducerOptions")], {"x": x}, ["out"])
+    assert compare(made) == len(sums)
+    breaking(quantised_pool, "mean_factor", nearest_factor)
+    with pytest.raises(AssertionError, match=DIFFERENT):
+        compare(made)
+
+
+def ties_of_table(kind: str, dtype: str) -> Case:
+    """LOGISTIC: a scale whose 1 is 0.5 + 2^-9, half a step of the result; EXP: e^0 in steps of 2."""
+    x = np.arange(256, dtype=np.uint8).view(dtype)
+    scale, zero_out = 0.3, 0
+    steps = np.float32(2.0**-7) + np.arange(-99, 99, dtype=np.float32) * np.float32(2.0**-26)
+    if kind == "LOGISTIC":
+        (places,) = np.nonzero(quantised.logistic(steps) == np.float32(0.5 + 2.0**-9))
+        scale, zero_out = float(steps[places[len(places) // 2]]), np.iinfo(dtype).min
+    tensors = [Tensor("x", x.shape, dtype, scale, 0), Tensor("out", x.shape, dtype, 2.0, zero_out)]
+    if kind == "LOGISTIC":
+        tensors[1] = tensors[1]._replace(scale=1 / 256)
+    return Case(tensors, [Operator(kind, ["x"], ["out"])], {"x": x}, ["out"])
+
+
+def ties_of_quantise(dtype: str) -> Case:
+    """Halves."""
+    x = np.arange(-50, 50, dtype=np.float32) + np.float32(0.5)
+    tensors = [Tensor("x", x.shape, np.float32), Tensor("out", x.shape, dtype, 1.0, {"uint8": 100}.get(dtype, 0))]
+    return Case(tensors, [Operator("QUANTIZE", ["x"], ["out"])], {"x": x}, ["out"])
+
+
+TIES = [
+    *[(ties_of_table, ("LOGISTIC", dtype)) for dtype in EIGHT],
+    (ties_of_table, ("EXP", "int8")),
+    *[(ties_of_quantise, (dtype,)) for dtype in INTEGERS],
+]
+
+
+@pytest.mark.parametrize(("maker", "given"), TIES)
+def test_ties_away_from_zero_show_in_tables_and_quantise(breaking, maker, given):
+    pytest.importorskip("ai_edge_litert")
+    made = maker(*given)
+    compare(made)
+    breaking(quantised_elementwise, "_round_half_away", lambda away: np.rint)
+    with pytest.raises(AssertionError, match=DIFFERENT):
+        compare(made)
+
+
+def row_at_a_threshold(dtype: str) -> Case:
+    """Softmax: the second and third quotient are within one unit of 2^-31 from the next output.
+
+    Found by a search through 44 million outputs.
+    """
+    row, scale = [69, 62, 62, -89, 95, -2, 39, -63], float.fromhex("0x1.4c4d7ep-8")
+    zero = 128 if dtype == "uint8" else 0
+    x = np.array([row]) + zero
+    smallest = np.iinfo(dtype).min
+    tensors = [Tensor("x", x.shape, dtype, scale, zero), Tensor("out", x.shape, dtype, 1 / 256, smallest)]
+    operator = Operator("SOFTMAX", ["x"], ["out"], "SoftmaxOptions", {"Beta": 1.0})
+    return Case(tensors, [operator], {"x": x.astype(dtype)}, ["out"])
+
+
+def with_constant(before: int, after: int):
+    """Wrap a function so that it computes with another constant."""
+
+    def changed(value):
+        if isinstance(value, tuple):
+            return tuple(changed(part) for part in value)
+        return after if type(value) is int and value == before else value
+
+    def wrap(function):
+        code = function.__code__
+        constants = changed(code.co_consts)
+        assert constants != code.co_consts
+        return types.FunctionType(code.replace(co_consts=constants), function.__globals__)
+
+    return wrap
+
+
+@pytest.mark.parametrize("dtype", EIGHT)
+def test_a_softmax_constant_off_by_one_shows(breaking, dtype):
+    pytest.importorskip("ai_edge_litert")
+    made = row_at_a_threshold(dtype)
+    assert compare(made) == 8
+    exp_of_minus_eighth = 1895147668
+    breaking(quantised_softmax, "_exp_near_zero", with_constant(exp_of_minus_eighth, exp_of_minus_eighth + 1))
+    with pytest.raises(AssertionError, match=DIFFERENT):
+        compare(made)
+
+
+def vanishing_case() -> Case:
+    """A multiplier of 2^-34, which TFLite takes for 0, and sums that it would bring to 16 and more."""
+    bias = (np.arange(1, 9, dtype=np.int64) << 38) * np.where(np.arange(8) % 2, 1, -1)
+    scale = 2.0**-34
+    tensors = [
+        Tensor("x", (1, 1, 1, 1), np.int16, scale),
+        Tensor("w", (8, 1, 1, 1), np.int8, np.ones(8, np.float32), 0, 0, np.ones((8, 1, 1, 1), np.int8)),
+        Tensor("b", (8,), np.int64, np.full(8, scale, np.float32), 0, 0, bias),
+        Tensor("out", (1, 1, 1, 8), np.int16, 1.0),
+    ]
+    fields = {"StrideH": 1, "StrideW": 1}
+    operator = Operator("CONV_2D", ["x", "w", "b"], ["out"], "Conv2DOptions", fields)
+    return Case(tensors, [operator], {"x": np.ones((1, 1, 1, 1), np.int16)}, ["out"])
+
+
+def test_a_multiplier_below_the_smallest_exponent_that_stays_shows(breaking):
+    pytest.importorskip("ai_edge_litert")
+    made = vanishing_case()
+    assert compare(made) == 8
+
+    def kept(quantise_multiplier):
+        def split(real):
+            multiplier, shift = quantise_multiplier(np.ldexp(real, 20))
+            return multiplier, shift - np.int32(20)
+
+        return split
+
+    breaking(node, "quantise_multiplier", kept)
+    with pytest.raises(AssertionError, match=DIFFERENT):
+        compare(made)
+
+
+def other_precision(product_factor):
+    return lambda left, right, result, single=False: product_factor(left, right, result, single=not single)
+
+
+@pytest.mark.parametrize(("kind", "dtype"), PRECISIONS)
+def test_the_other_precision_of_a_multiplier_shows(breaking, kind, dtype):
+    pytest.importorskip("ai_edge_litert")
+    breaking(linear, "product_factor", other_precision)
+    assert share_of_differences(precision_case(kind, dtype)) > 0.25
+
+
+def test_the_other_precision_of_a_batched_product_shows(breaking):
+    pytest.importorskip("ai_edge_litert")
+    breaking(linear, "product_factor", other_precision)
+    assert share_of_differences(batched_product_case()) > 0.25
+
+
+# --- the table of docs/numerics.md -----------------------------------------------------------------------
+class Rule(NamedTuple):
+    """A formula on stored integers; rounding and precision of the product of scales, by type where they differ."""
+
+    formula: str
+    rounding: str | Mapping[str, str] = "none"
+    product: str | Mapping[str, str] = "none"
+
+
+DOUBLE_OR_CUT = {"int8": "DOUBLE", "uint8": "DOUBLE", "int16": "ACC64"}
+SUM_OF_PRODUCTS = "round(m · (Σ (x − zx)(w − zw) + b)) + zo"
+CONVOLUTION = Rule(SUM_OF_PRODUCTS, DOUBLE_OR_CUT, {"int8": "float64", "uint8": "float32", "int16": "float64"})
+SUM = Rule("round(mo · (round(ma · (a − za)) ± round(mb · (b − zb)))) + zo", "DOUBLE, thrice", "float64")
+TABLE = "table: round(f(s · (x − z)) / so) + zo; LOGISTIC, TANH of int16 interpolate 256 samples"
+CURVE = Rule(
+    TABLE,
+    {"int8": "AWAY", "uint8": "AWAY", "int16": "once, ties up"},
+    {"int8": "float32", "uint8": "float32", "int16": "float64, cut"},
+)
+RESCALE = Rule("round(m · (x − z)) + zo", "DOUBLE", "float64")
+RULES = {
+    **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"), CONVOLUTION),
+    "BATCH_MATMUL": Rule(SUM_OF_PRODUCTS, DOUBLE_OR_CUT, "float32"),
+    "FULLY_CONNECTED": Rule(SUM_OF_PRODUCTS, "AWAY", "float64"),
+    **dict.fromkeys(("ADD", "SUB"), SUM),
+    "MUL": Rule("round(m · (a − za)(b − zb)) + zo", "DOUBLE", "float32"),
+    "SQUARED_DIFFERENCE": Rule(
+        "round(mo · (round(ma · (a − za)) − round(mb · (b − zb)))²) + zo", "DOUBLE, thrice", "float64"
+    ),
+    **dict.fromkeys(("RELU", "RELU6", "RELU_N1_TO_1"), Rule("clamp(round(m · (x − z)) + zo)", "DOUBLE", "float32")),
+    "LEAKY_RELU": Rule("round(m · (x − z)) + zo, m by sign", "DOUBLE", "float32"),
+    "PRELU": Rule("round(m · (x − z)) or round(m · (x − z)(a − za)), + zo", "DOUBLE", "float32"),
+    **dict.fromkeys(("LOGISTIC", "TANH", "EXP", "LOG", "GELU"), CURVE),
+    "HARD_SWISH": Rule("x · relu6(x + 3) / 6 in 16-bit fixed point", "gemmlowp", "float32"),
+    "RSQRT": Rule("round(m · Newton's 1 / √(x − z)) + zo", "DOUBLE, twice", "float32"),
+    "SOFTMAX": Rule(
+        "exp(x − max) / Σ in fixed point; int16 by two tables",
+        {"int8": "gemmlowp", "uint8": "gemmlowp", "int16": "DOUBLE"},
+        {"int8": "float64", "uint8": "float64", "int16": "float32"},
+    ),
+    "L2_NORMALIZATION": Rule("(x − z) · Newton's 1 / √Σ (x − z)²", "DOUBLE"),
+    "AVERAGE_POOL_2D": Rule("Σ x / count", "AWAY"),
+    "MEAN": Rule("round(⌊m / count⌋ · Σ (x − z)) + zo", "DOUBLE", "float64"),
+    "SUM": Rule("round(m · Σ (x − z)) + zo", "DOUBLE", "float64"),
+    "RESIZE_BILINEAR": Rule(
+        "Σ x · weight of four neighbours", {"int8": "AWAY", "int16": "AWAY", "uint8": "of float32"}
+    ),
+    "QUANTIZE": RESCALE,
+    "DEQUANTIZE": Rule("s · (x − z) in float32"),
+    "CONCATENATION": Rule(
+        "copies; uint8 of another scale: round(x · s / so − z · s / so) + zo", {"uint8": "AWAY"}, {"uint8": "float32"}
+    ),
+    **dict.fromkeys(
+        ("EQUAL", "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL"),
+        Rule("compares round(m · 256 · (x − z))", "DOUBLE"),
+    ),
+}
+
+
+def row_of(kind: str, dtype: str) -> str:
+    """A line of the table, of numbers compared now."""
+    rule, agreement = RULES.get(kind, Rule("copies or picks")), "exact"
+    if dtype not in INTEGERS:
+        rule = Rule("in " + dtype, "AWAY" if kind == "QUANTIZE" else "none")
+    if dtype == "float32":
+        agreement = "integers exact, floats 1e-4"
+    by_type = [field if isinstance(field, str) else field.get(dtype, "none") for field in rule[1:]]
+    check = compare_on_both if dtype in INTEGERS else compare
+    outputs, files = cases(kind, dtype, SLOW, check, FILES, BATCH)
+    return f"| {kind} | {dtype} | {rule.formula} | {' | '.join(by_type)} | {outputs:,} | {files} | {agreement} |"
+
+
+if __name__ == "__main__":
+    print("| operator | type | formula | rounding | product of scales | outputs | files | against LiteRT |")
+    print("|---|---|---|---|---|---|---|---|")
+    for key in MAKERS:
+        print(row_of(*key), flush=True)
