@@ -23,6 +23,7 @@ DIALECTS = {
     "quant": "dialects.quant:QUANT",
     "qnn": "dialects.qnn:QNN",
     "npu": "dialects.npu_instructions:NPU",
+    "ppu": "dialects.ppu:PPU",
 }
 REGISTRATIONS = "canonical*.py"
 """Files in the folders of passes that register canonicalisation patterns."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +16,34 @@ from ..errors import InputError
 from ..runtime.interpreter import check_feeds
 
 Expected = Mapping[str, tuple[tuple[int, ...], np.dtype]]
+Say = Callable[[str], None]
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 
 
 def calibration_batches(
-    source: Any, expected: Expected, what: str = "calibration sample"
+    source: Any,
+    expected: Expected,
+    what: str = "calibration sample",
+    say: Say = lambda text: print(f"nacre: {text}", file=sys.stderr),
 ) -> Iterator[dict[str, np.ndarray]]:
     """Named inputs, one set a sample, checked against what the model expects.
 
     source: a folder of .npy/.npz files, an .npz or .npy file, an iterable of {name: array}, or an object with
     ONNX Runtime's `get_next()`. An array with one axis more than the input holds that many samples. `what`
-    names a sample in messages. Raises InputError with the sample's number, or for an empty source.
+    names a sample in messages; `say` is called with notes. Raises InputError with the
+    sample's number, or for an empty source.
     """
     count = 0
-    for sample in _samples(source, expected):
+    for sample in _samples(source, expected, say):
         yield _checked(sample, expected, f"{what} {count}")
         count += 1
     if not count:
         raise InputError(f"there is no {what}: give a few representative inputs")
 
 
-def _samples(source: Any, expected: Expected) -> Iterator[Mapping[str, np.ndarray]]:
+def _samples(source: Any, expected: Expected, say: Say) -> Iterator[Mapping[str, np.ndarray]]:
     if isinstance(source, (str, os.PathLike)):
-        yield from _from_path(Path(source), expected)
+        yield from _from_path(Path(source), expected, say)
     elif callable(getattr(source, "get_next", None)):
         while (sample := source.get_next()) is not None:
             yield sample
@@ -52,7 +60,7 @@ def _samples(source: Any, expected: Expected) -> Iterator[Mapping[str, np.ndarra
         raise InputError(f"calibration data cannot be read from a {type(source).__name__}")
 
 
-def _from_path(path: Path, expected: Expected) -> Iterator[Mapping[str, np.ndarray]]:
+def _from_path(path: Path, expected: Expected, say: Say) -> Iterator[Mapping[str, np.ndarray]]:
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix in (".npy", ".npz"))
         if not files:
@@ -60,12 +68,9 @@ def _from_path(path: Path, expected: Expected) -> Iterator[Mapping[str, np.ndarr
             what = "images, which need to be turned into arrays first" if images else "nothing"
             raise InputError(f"the calibration folder '{path}' holds no .npy or .npz file ({what})")
         for file in files:
-            yield from _from_path(file, expected)
+            yield from _from_path(file, expected, say)
         return
-    try:
-        loaded = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"the calibration file '{path}' cannot be read: {error}") from None
+    loaded = read_arrays(path, "the calibration file ")
     if isinstance(loaded, np.ndarray):
         if len(expected) != 1:
             raise InputError(
@@ -73,11 +78,40 @@ def _from_path(path: Path, expected: Expected) -> Iterator[Mapping[str, np.ndarr
             )
         yield from _unstacked({next(iter(expected)): loaded}, expected)
     else:
+        if len(expected) == 1 and len(loaded) == 1 and set(loaded) != set(expected):
+            (name,), (found,) = expected, loaded
+            say(f"'{path}' holds no '{name}': its one array '{found}' is taken for it")
+            loaded = {name: loaded[found]}
+        yield from _unstacked(loaded, expected)
+
+
+def read_arrays(path: str | os.PathLike[str], label: str = "") -> np.ndarray | dict[str, np.ndarray]:
+    """The array of an .npy file, or those of an .npz file by name. Raises InputError in a sentence."""
+    member = ""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        arrays = {}
         with loaded:
-            arrays = {name: loaded[name] for name in loaded.files}
-        if len(expected) == 1 and len(arrays) == 1:
-            arrays = {next(iter(expected)): next(iter(arrays.values()))}
-        yield from _unstacked(arrays, expected)
+            for name in loaded.files:
+                member = f" in '{name}'"
+                arrays[name] = loaded[name]
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"{label}'{path}' cannot be read: {reason}") from None
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        if "Object arrays" in str(error):
+            reason = f"holds Python objects{member}: save arrays of numbers"
+        elif member:
+            reason = f"is damaged{member}: save it again"
+        else:
+            reason = "is no .npy or .npz file: write it with numpy.save or numpy.savez"
+        raise InputError(f"{label}'{path}' {reason}") from None
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"{label}'{path}' holds '{name}', which is no array: use numpy.savez")
+    return arrays
 
 
 def _unstacked(arrays: Mapping[str, np.ndarray], expected: Expected) -> Iterator[dict[str, np.ndarray]]:

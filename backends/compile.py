@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import time
 from collections import Counter
@@ -18,7 +19,7 @@ from ..dialects.npu import BufferType
 from ..dialects.quant import QDQ, QuantType
 from ..dialects.text import load_module
 from ..dialects.types import dtype_of, element_type, shape_of
-from ..errors import CompileError, ImportFailed
+from ..errors import CompileError, ImportFailed, InputError
 from ..extensions import load_operators
 from ..passes.graph.simplify import SimplifyPass
 from ..passes.manager import Canonicalize, Cse, PassManager
@@ -93,6 +94,7 @@ def compile(
         raise CompileError(f"there is no level '{stop_after}'; the levels are {', '.join(LEVELS)}")
     if dtype not in (None, "float32", *SCHEMES):
         raise CompileError(f"there is no dtype '{dtype}'; there are {', '.join(SCHEMES)} and float32")
+    shapes = checked_shapes(shapes)
     family, machine = resolve_target(target)
     started = time.perf_counter()
     module = load_model(model, shapes)
@@ -185,11 +187,16 @@ def refuse_level(module: ModuleOp, dtype: str, stop_after: str | None) -> str:
 
 def load_model(model: Any, shapes: Mapping[str, Sequence[int]] | None = None) -> ModuleOp:
     """A module at the graph level from whatever a user has. Raises ImportFailed in a sentence."""
+    shapes = checked_shapes(shapes)
     if isinstance(model, ModuleOp):
         return model.clone()
     if isinstance(model, (str, os.PathLike)):
         path = Path(model)
+        if path.suffix in (".npy", ".npz", ".safetensors", ".toml", ".json", ".py"):
+            raise ImportFailed(f"'{path}' is no model: give an .onnx, .tflite or .mlir file")
         if path.suffix == ".mlir":
+            if shapes:
+                raise InputError(f"shapes are fixed in '{path}': give them when the text is made of a model")
             return with_static_main(load_module(path), path)
         if path.suffix == ".tflite":
             from ..frontends.tflite import import_tflite
@@ -197,13 +204,60 @@ def load_model(model: Any, shapes: Mapping[str, Sequence[int]] | None = None) ->
             return import_tflite(path, shapes)
         if path.suffix == ".nacre":
             raise ImportFailed(f"'{path}' is compiled already: run it with nacre run")
-    if isinstance(model, bytes):
+    if isinstance(model, (bytes, bytearray, memoryview)):
+        model = bytes(model)
+    if isinstance(model, bytes) and model[4:8] == b"TFL3":
         from ..frontends.tflite import import_tflite
 
         return import_tflite(model, shapes)
-    from ..frontends.onnx import import_onnx  # onnx takes a while to import, and not every use needs it
+    import onnx  # takes a while, and not every use needs it
 
+    from ..frontends.onnx import import_onnx
+
+    if isinstance(model, bytes):
+        model = onnx_of_bytes(model)
+    elif not isinstance(model, (str, os.PathLike, onnx.ModelProto)):
+        raise ImportFailed(
+            f"the model is of type {type(model).__name__}: give the path of an .onnx, .tflite or .mlir file, "
+            "its bytes, an onnx.ModelProto or a graph module"
+        )
     return import_onnx(model, shapes)
+
+
+def onnx_of_bytes(content: bytes) -> Any:
+    """The ONNX model that bytes hold. Raises ImportFailed for others."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        proto = onnx.ModelProto.FromString(content)
+    except (DecodeError, UnicodeDecodeError, ValueError):
+        proto = onnx.ModelProto()
+    if not proto.HasField("graph"):
+        raise ImportFailed(
+            f"the {len(content)} bytes given as a model are neither a TFLite file (no identifier TFL3) nor a "
+            "complete ONNX model: give the bytes of one, or its path"
+        )
+    return proto
+
+
+def checked_shapes(shapes: Any) -> dict[str, list[int]] | None:
+    """Shapes by input name as lists of integers. Raises InputError for anything else."""
+    if shapes is None:
+        return None
+    if not isinstance(shapes, Mapping):
+        raise InputError(f"shapes is {shapes!r}: give a dictionary such as {{'x': [1, 3, 224, 224]}}")
+    found = {}
+    for name, shape in shapes.items():
+        try:
+            if isinstance(shape, (str, bytes)):
+                raise TypeError
+            found[name] = [operator.index(size) for size in shape]
+        except TypeError:
+            raise InputError(
+                f"the shape given for input '{name}' is {shape!r}: give whole numbers such as [1, 3, 224, 224]"
+            ) from None
+    return found
 
 
 def with_static_main(module: ModuleOp, path: Path) -> ModuleOp:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,13 @@ class Session:
             self.file = program.to_file()
         elif isinstance(program, FlatFile):
             self.file = program
-        else:
+        elif isinstance(program, (str, os.PathLike)):
             self.file = open_file(program)
+        else:
+            raise InputError(
+                f"a session cannot be made of {type(program).__name__}: give the path of a .nacre file, or what "
+                "nacre.compile returned"
+            )
         try:
             self._inputs, self._outputs = read_signature(self.file)
         except (ValueError, KeyError, TypeError) as error:
@@ -49,13 +54,26 @@ class Session:
         """One inference: the named outputs, or all of them for None. Raises InputError for what does not
         fit.
         """
+        if not isinstance(feeds, Mapping):
+            raise InputError(
+                f"the inputs are of type {type(feeds).__name__}: give a dictionary of arrays by name, with "
+                + ", ".join(repr(a.name) for a in self._inputs)
+            )
+        if isinstance(output_names, str) or not isinstance(output_names, (Iterable, type(None))):
+            raise InputError(f"output_names is {output_names!r}: give a list of names, or None for all outputs")
         check_feeds({a.name: (tuple(a.shape), a.dtype) for a in self._inputs}, feeds)
         known = [a.name for a in self._outputs]
         wanted = known if output_names is None else list(output_names)
         for name in wanted:
             if name not in known:
                 raise InputError(f"there is no output '{name}'; the outputs are {', '.join(known)}")
-        results = self.executor.run({n: np.asarray(a) for n, a in feeds.items()})
+        arrays = {n: np.asarray(a) for n, a in feeds.items()}
+        for name, array in arrays.items():
+            if array.dtype.kind == "f" and (count := int(np.isnan(array).sum())):
+                raise InputError(
+                    f"the input '{name}' holds NaN ({count} of {array.size} values); it takes numbers only"
+                )
+        results = self.executor.run(arrays)
         return [results[name] for name in wanted]
 
     def profile(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -48,7 +49,7 @@ class TargetFamily:
     machines: names it ships; load: a machine from a name or file; legal: None or why an op cannot run;
     pipeline: the passes from graph or qnn down, by level; encode: a lowered module as file sections;
     executor: what runs them; disassemble: the lowered module again, of which `encode` gives the same
-    sections.
+    sections; reorders: whether the pipeline sums an op's floats in an order of its own.
     """
 
     name: str
@@ -60,6 +61,7 @@ class TargetFamily:
     encode: Callable[[ModuleOp, Any], Sections]
     executor: Callable[[FlatFile, bool], Executor]
     disassemble: Callable[[FlatFile], ModuleOp]
+    reorders: Callable[[Operation], bool] = lambda op: False
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,14 @@ def family_named(name: str) -> TargetFamily:
 
 def resolve_target(target: str) -> tuple[TargetFamily, Any]:
     """The family and machine that a name or a TOML file stands for. Raises MachineError with near names."""
+    if not isinstance(target, (str, os.PathLike)):
+        raise MachineError(f"target is {target!r}: give a machine's name such as 'v853', or its .toml file")
+    target = os.fspath(target)
     for family in families().values():
         if target in family.machines():
             return family, family.load(target)
+    if Path(target).suffix == ".toml" and not Path(target).exists():
+        raise MachineError(f"the machine description '{target}' does not exist: give a machine's name or .toml file")
     if Path(target).suffix == ".toml" or Path(target).is_file():
         return families()["npu"], families()["npu"].load(target)
     known = [m for family in families().values() for m in family.machines()]

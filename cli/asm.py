@@ -25,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Assemble, load once (which checks all bounds), write."""
     out = Path(args.output) if args.output else Path(f"{Path(args.file).stem}.nacre")
-    output.check_writable(out)
+    output.check_writable(out, *output.with_constants(args.file))
     from ..backends.assemble import assemble
     from ..backends.session import Session
     from ..dialects.text import load_module

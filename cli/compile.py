@@ -67,7 +67,8 @@ def compile_settings(args: argparse.Namespace) -> dict[str, Any]:
 def run(args: argparse.Namespace) -> None:
     """Compile, write, report."""
     out = output_path(args)
-    output.check_writable(out)
+    check = output.check_text_writable if args.stop_after else output.check_writable
+    check(out, *files_read(args))
     settings = compile_settings(args)
     from ..backends.compile import compile
 
@@ -83,11 +84,20 @@ def run(args: argparse.Namespace) -> None:
 
         report["profile"] = Session(program).profile()  # before the file is there: this can still refuse
         program.save(out)
-        report["bytes"] = out.stat().st_size
+        if out.is_file():
+            report["bytes"] = out.stat().st_size
     if args.json:
         screen.show_json(report)
     else:
         show(report)
+
+
+def files_read(args: argparse.Namespace) -> list[Path]:
+    """The files that a compilation reads, which no output may replace."""
+    calibration = Path(args.calibration) if args.calibration else None
+    inside = sorted(calibration.iterdir()) if calibration is not None and calibration.is_dir() else []
+    named = [calibration] if calibration is not None else []
+    return [*output.with_constants(args.model), Path(args.target), *named, *inside]
 
 
 def output_path(args: argparse.Namespace) -> Path:

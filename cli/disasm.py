@@ -26,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Disassemble to stdout or a file."""
     if args.output:
-        output.check_writable(Path(args.output))
+        output.check_text_writable(Path(args.output), args.file)
     from ..backends.target import family_named
     from ..dialects.text import print_module, save_module
     from ..runtime.flatfile import open_file
@@ -36,5 +36,6 @@ def run(args: argparse.Namespace) -> None:
     module = family_named(file.family).disassemble(file)
     if args.output:
         save_module(module, args.output)
+        print(f"written: {args.output}")
     else:
         print(print_module(module), end="")

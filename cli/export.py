@@ -29,7 +29,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Quantise, write."""
     out = Path(args.output) if args.output else Path(f"{Path(args.model).stem}.qdq.onnx")
-    output.check_writable(out)
+    output.check_writable(out, *compile_command.files_read(args))
+    if args.dtype == "float32":
+        raise output.mistake(
+            "export writes a quantised model and needs an integer dtype: int8, uint8, int16 or int16x8"
+        )
     settings = compile_command.compile_settings(args)
     from ..backends.compile import compile
     from ..frontends.onnx.export import export_onnx

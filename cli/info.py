@@ -33,7 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("file", metavar="FILE", help="a .nacre, .mlir, .onnx or .tflite file")
     parser.add_argument(
-        "--shape", action="append", default=[], metavar="NAME=1,3,…", help="fixes an open input"
+        "--shape", action="append", default=[], metavar="NAME=1,3,…", help="fixes an open input; repeat"
     )  # fmt: skip
     parser.add_argument("--check", action="store_true", help="compare all checksums of a .nacre file")
     parser.add_argument("--json", action="store_true", help="print as JSON")
@@ -46,6 +46,10 @@ def run(args: argparse.Namespace) -> None:
         from .output import mistake
 
         raise mistake(f"--check compares the checksums of a .nacre file, and '{args.file}' is none")
+    if args.shape and program:
+        from .output import mistake
+
+        raise mistake("--shape: shapes are fixed in a compiled program; give it to nacre compile instead")
     found = program_info(args.file, args.check) if program else model_info(args.file, args.shape)
     if args.json:
         screen.show_json(found)

@@ -35,7 +35,8 @@ def run(args: argparse.Namespace) -> None:
     screen.show_table("Operations", columns, rows, text=5)
     print(
         "\nquantised: what the operation's rule does about types.\n"
-        "npu: selected = by a rule of its own; kernel = as a kernel of the programmable engine; - = not yet."
+        "npu: selected = by a rule of its own; kernel = as a kernel of the\n"
+        "     programmable engine; - = not yet."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     if args.file is None:
         raise output.mistake("name a .mlir file, or - for stdin (nacre opt --list shows the passes)")
     if args.output:
-        output.check_writable(Path(args.output))
+        output.check_text_writable(Path(args.output), *output.with_constants(args.file))
     from ..passes.pipeline import near, parse_passes
 
     passes = parse_passes(args.passes)
@@ -131,14 +132,19 @@ def show_list() -> None:
 
     described, others = list_passes()
     for one in described:
-        print(f"{one.name}\n    {one.summary}")
+        print(one.name)
+        show_indented(one.summary)
         for option in one.options:
-            print(f"    {{{option}}}")
-    import textwrap
-
+            show_indented(f"{{{option}}}")
     print("\nxDSL's own passes:")
-    print(
-        textwrap.fill(
-            ", ".join(others), 80, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False
+    show_indented(", ".join(others))
+
+
+def show_indented(text: str) -> None:
+    """A paragraph below a name, in lines of 80 columns."""
+    if text:
+        print(
+            textwrap.fill(
+                text, 80, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False
+            )
         )
-    )

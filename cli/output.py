@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..dialects.store import is_stream
 from ..errors import NacreError
 
 
@@ -18,14 +19,40 @@ def mistake(message: str) -> NacreError:
     return NacreError(message)
 
 
-def check_writable(path: Path) -> None:
-    """Raise NacreError, before minutes of work, when a file could not be written."""
+def check_writable(path: Path, *inputs: str | Path | None) -> None:
+    """Raise NacreError, before minutes of work, when a file could not be written or is one of the inputs."""
+    for file in inputs:
+        if file is not None and same_file(path, Path(file)):
+            raise NacreError(f"'{path}' is what is read here and would be overwritten: name another output")
     if path.is_dir():
         raise NacreError(f"'{path}' is a folder: name a file to write")
-    if not path.parent.is_dir():
-        raise NacreError(f"'{path}' cannot be written: there is no folder '{path.parent}'")
-    if not os.access(path.parent, os.W_OK):
-        raise NacreError(f"'{path}' cannot be written: the folder '{path.parent}' is read-only")
+    if is_stream(path):
+        if not os.access(path, os.W_OK):
+            raise NacreError(f"'{path}' cannot be written: permission denied")
+        return
+    folder = Path(os.path.realpath(path)).parent if path.is_symlink() else path.parent
+    if not folder.is_dir():
+        raise NacreError(f"'{path}' cannot be written: there is no folder '{folder}'")
+    if not os.access(folder, os.W_OK):
+        raise NacreError(f"'{path}' cannot be written: the folder '{folder}' is read-only")
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two names stand for one regular file, whichever links lead there."""
+    return one.is_file() and other.is_file() and one.samefile(other)
+
+
+def check_text_writable(path: Path, *inputs: str | Path | None) -> None:
+    """The same for text and the constants that are written beside it."""
+    check_writable(path, *inputs)
+    if not is_stream(path):
+        check_writable(path.with_suffix(".safetensors"), *inputs)
+
+
+def with_constants(text: str) -> list[Path]:
+    """The files that a text is read from: itself and the constants beside it."""
+    path = Path(text)
+    return [path, path.with_suffix(".safetensors")] if path.suffix in (".mlir", ".s") else [path]
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -38,10 +38,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--input", action="append", default=[], metavar="NAME=FILE.npy", help="an input's array; repeat"
     )
     parser.add_argument(
-        "--random", type=int, metavar="SEED", help="random values for the inputs that --input does not give"
+        "--random", type=screen.seed, metavar="SEED", help="random values for the inputs that --input does not give"
     )
     parser.add_argument(
-        "--shape", action="append", default=[], metavar="NAME=1,3,…", help="fixes an open input"
+        "--shape", action="append", default=[], metavar="NAME=1,3,…", help="fixes an open input; repeat"
     )  # fmt: skip
     parser.add_argument("--output", metavar="OUT.npz", help="write the outputs by name")
     parser.add_argument(
@@ -54,14 +54,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Load, feed, run, show."""
+    if args.shape and Path(args.file).suffix == ".nacre":
+        raise InputError("--shape: shapes are fixed in a compiled program; give it to nacre compile instead")
+    if args.output and args.trace and Path(args.output).absolute() == Path(args.trace).absolute():
+        raise InputError(f"--output and --trace both name '{args.output}': give each a file of its own")
     for path in (args.output, args.trace):
         if path:
-            output.check_writable(Path(path))
+            output.check_writable(Path(path), *files_read(args))
     from ..backends.runnable import open_runnable
     from .compile import parse_shapes
 
     runnable = open_runnable(args.file, args.sanitize, parse_shapes(args.shape) or None)
     feeds = read_inputs(args.input, runnable.inputs)
+    known = [a.name for a in runnable.inputs]
+    for name in feeds:
+        if name not in known:
+            raise InputError(f"there is no input '{name}'; the inputs are {', '.join(map(repr, known))}")
     missing = [a for a in runnable.inputs if a.name not in feeds]
     if missing and args.random is None:
         raise InputError(
@@ -78,6 +86,12 @@ def run(args: argparse.Namespace) -> None:
         write_trace(runnable, args.trace)
     profile = runnable.session.profile() if args.profile and runnable.session is not None else None
     show(args, results, profile)
+
+
+def files_read(args: argparse.Namespace) -> list[Path]:
+    """The files of a run, which no output may replace."""
+    arrays = [Path(text[i + 1 :]) for text in args.input for i, c in enumerate(text) if c == "="]
+    return [*output.with_constants(args.file), *arrays]
 
 
 def read_inputs(given: Sequence[str], inputs: Sequence[NodeArg]) -> dict[str, np.ndarray]:
@@ -98,12 +112,9 @@ def read_inputs(given: Sequence[str], inputs: Sequence[NodeArg]) -> dict[str, np
 
 def read_array(file: str) -> np.ndarray:
     """The array of an .npy file."""
-    try:
-        array = np.load(file, allow_pickle=False)
-    except OSError as error:
-        raise InputError(f"'{file}' cannot be read: {error.strerror or error}") from None
-    except (ValueError, EOFError) as error:
-        raise InputError(f"'{file}' is no .npy file: {error}") from None
+    from ..backends.calibration import read_arrays
+
+    array = read_arrays(file)
     if not isinstance(array, np.ndarray):
         raise InputError(f"'{file}' holds several arrays: give one .npy file an input")
     return array

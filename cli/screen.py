@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import sys
@@ -13,13 +14,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+WIDTH = 80
+"""Columns where there is no terminal."""
 QUIET_SECONDS = 2.0
 """Without a terminal, a line of progress comes at most this often: short work stays silent."""
 
 
 def show_table_on_stdout(table: Table) -> None:
-    """Print a table: as wide as the terminal; in a file or pipe as wide as it is, no blanks at the end."""
-    console = Console(width=None if sys.stdout.isatty() else 10_000, highlight=False)
+    """Print a table as wide as the terminal, 80 columns in a file or pipe; no blanks at the end."""
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():
@@ -51,11 +54,16 @@ def show_table(
             justify="left" if words else "right",
             overflow="fold" if fold else "ellipsis",
             no_wrap=not (words and fold),
-            min_width=4,
+            min_width=4 if words else widest([column, *(number(row[index]) for row in rows)]),
         )
     for row in rows:
         table.add_row(*(number(cell) for cell in row))
     show_table_on_stdout(table)
+
+
+def widest(cells: Sequence[str]) -> int:
+    """The width of a column whose cells are never cut."""
+    return max(len(cell) for cell in cells)
 
 
 def number(value: Any) -> str:
@@ -67,6 +75,13 @@ def number(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value).replace("[", r"\[")
+
+
+def seed(text: str) -> int:
+    """The value of --random, for argparse."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is no seed: give a whole number from 0 on")
+    return int(text)
 
 
 def show_pairs(pairs: Mapping[str, Any]) -> None:

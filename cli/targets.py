@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from typing import Any
 
 from . import screen
@@ -39,21 +40,28 @@ def run(args: argparse.Namespace) -> None:
         screen.show_json([f | {"machines": [figures_of(m) for m in f["machines"]]} for f in found])
         return
     for family in found:  # type: ignore[assignment]
-        print(f"{family['family']}: {family['about']}")  # type: ignore[index]
+        line = f"{family['family']}: {family['about']}"  # type: ignore[index]
+        print(textwrap.fill(line, screen.WIDTH, subsequent_indent="     "))
     print()
-    columns = ("target", "family", "types", "MHz", "MACs/cycle", "SRAM KiB", "DRAM B/cycle")
+    columns = ("target", "family", "types", "MHz", "MACs", "SRAM KiB", "DRAM B/cycle")
     rows = [summary(f["family"], m) for f in found for m in f["machines"]]  # type: ignore[arg-type]
     screen.show_table("", columns, rows, text=3)
-    print("\nnacre targets NAME shows all figures and where they are from.")
+    print("\nMACs: of the MAC array in a cycle.")
+    print("nacre targets NAME shows all figures and where they are from.")
 
 
 def summary(family: str, machine: Any) -> list[Any]:
     """A row of the list. The host has no figures."""
-    row = [machine.name, family, " ".join(machine.types)]
+    row = [machine.name, family, " ".join(types_of(machine))]
     if not hasattr(machine, "clock_hz"):
         return [*row, None, None, None, None]
     rates = (machine.clock_hz / 1e6, machine.macs_per_cycle)
     return [*row, *rates, machine.sram_bytes / 1024, machine.dram_bytes_per_cycle]
+
+
+def types_of(machine: Any) -> list[str]:
+    """What can be computed in; the programmable engine of a machine takes float32 as well."""
+    return [*machine.types, *(["float32"] if hasattr(machine, "ppu_lanes") else [])]
 
 
 def figures_of(machine: Any) -> dict[str, Any]:

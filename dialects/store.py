@@ -98,27 +98,60 @@ class Store:
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write a safetensors file, whole or not at all."""
-    with _whole(path) as temporary:
+    with whole(path) as temporary:
         save_file(arrays, temporary)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
-    with _whole(path) as temporary:
-        Path(temporary).write_text(text, encoding="utf-8")
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    with whole(path) as temporary:
+        temporary.write_bytes(content)
 
 
 @contextlib.contextmanager
-def _whole(path: Path) -> Iterator[str]:
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary file that takes the place of `path` when nothing went wrong.
+
+    A link stays one, and its target is written. What is there and is no regular file (a terminal, a pipe) has
+    no place to take: the content goes into it. Raises NacreError for what cannot be written.
+    """
+    if path.is_dir():
+        raise NacreError(f"'{path}' is a folder: name a file to write")
+    stream = is_stream(path)
+    target = path if stream else Path(os.path.realpath(path))
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=None if stream else target.parent, prefix=f".{target.name}.")
     except OSError as error:
         raise NacreError(f"'{path}' cannot be written: {error.strerror}") from None
     os.close(handle)
+    temporary = Path(name)
     try:
         yield temporary
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        if stream:
+            with target.open("wb") as pipe:
+                pipe.write(temporary.read_bytes())
+            temporary.unlink()
+        else:
+            temporary.chmod(0o666 & ~_umask())  # mkstemp's files are their owner's alone
+            temporary.replace(target)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def is_stream(path: Path) -> bool:
+    """Whether something is there that is neither a file nor a folder: a terminal, a pipe, a device."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _umask() -> int:
+    """The permissions that new files of this process do not get; it can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

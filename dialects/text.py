@@ -22,11 +22,12 @@ from ..errors import NacreError
 from .graph import GRAPH
 from .nacre import NACRE, BlobAttr, StoreAttr, store_of
 from .npu_instructions import NPU
+from .ppu import PPU
 from .qnn import QNN
 from .quant import QUANT, QuantType
 from .store import Store
 
-DIALECTS: tuple[Dialect, ...] = (NACRE, GRAPH, QUANT, QNN, NPU)
+DIALECTS: tuple[Dialect, ...] = (NACRE, GRAPH, QUANT, QNN, NPU, PPU)
 
 
 def make_context() -> Context:
@@ -101,8 +102,13 @@ def load_module(path: str | os.PathLike[str], context: Context | None = None) ->
     """A module from a `.mlir` file."""
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise NacreError(f"'{path}' cannot be read as text: {error}") from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise NacreError(f"'{os.fspath(path)}' cannot be read as text: {reason}") from None
+    except UnicodeDecodeError as error:
+        raise NacreError(f"'{os.fspath(path)}' cannot be read as text: {error}") from None
+    if not text.strip():
+        raise NacreError(f"'{os.fspath(path)}' is empty: it should hold a module")
     return parse_module(text, context, os.fspath(path))
 
 
@@ -161,12 +167,17 @@ class AliasPrinter(Printer):
 
 def save_module(module: ModuleOp, path: str | os.PathLike[str], **options: bool) -> None:
     """Write `x.mlir` and its constants beside it as `x.safetensors`, each whole or not at all."""
-    from .store import write_text
+    from .store import is_stream, write_text
 
     target = Path(path)
     store = store_of(module)
     attributes = (a for op in module.walk() for a in op.properties.values())
     digests = {a.data.digest for a in attributes if isinstance(a, BlobAttr)}
+    if digests and is_stream(target):
+        raise NacreError(
+            f"'{target}' is no regular file, and this text has constants that go into one beside it: name a "
+            "file to write"
+        )
     beside = Store(target.with_suffix(".safetensors")) if digests else Store()
     if beside.path is not None:
         store.save(beside.path, digests)

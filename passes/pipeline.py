@@ -21,6 +21,10 @@ from .manager import Canonicalize, Cse
 KEEPING_NAMES: Mapping[str, type[ModulePass]] = {"canonicalize": Canonicalize, "cse": Cse}
 
 
+UNDESCRIBED = {"dce": "xDSL's dce: remove ops without effects whose results nobody uses."}
+"""Passes of the list that have no docstring of their own."""
+
+
 class PassInfo(NamedTuple):
     """A pass for a list: name, first line of its docstring, options as `name: type = default`."""
 
@@ -81,7 +85,7 @@ def list_passes() -> tuple[list[PassInfo], list[str]]:
 
 def describe(name: str, cls: type[ModulePass]) -> PassInfo:
     """A pass for the list."""
-    summary = (cls.__doc__ or "").strip().splitlines()
+    summary = (cls.__doc__ or UNDESCRIBED.get(name, "")).strip().splitlines()
     options = tuple(
         f"{o.name.replace('_', '-')}: {str(o.expected_type).strip(chr(39))}"
         + (f" = {o.default_value}" if o.default_value not in (None, "none") else "")

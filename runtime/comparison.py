@@ -299,6 +299,8 @@ class Bits:
     differing: int = 0
     unlike: bool = False
     """Whether the levels hold it in different types or scales."""
+    difference: Statistic = field(default_factory=Statistic)
+    """How far apart they are, over the samples in which they differ."""
 
 
 # --- the comparison --------------------------------------------------------------------------------------
@@ -419,8 +421,12 @@ def compare_bits(row: Row, pair: tuple[str, str], one: Sequence[Held], other: Se
     """Compare all forms that two levels hold of a tensor alike; without any, nothing is equal."""
     if not one or not other:
         return
-    counts = [differing_elements(a.stored, b.stored) for a in one for b in other if a.form == b.form]
+    alike = [(a, b) for a in one for b in other if a.form == b.form]
+    counts = [differing_elements(a.stored, b.stored) for a, b in alike]
     bits = row.bits.setdefault(pair, Bits())
+    for (a, b), differing in zip(alike, counts):
+        if differing:
+            bits.difference.add(a.real, b.real)
     bits.elements += one[0].stored.size
     bits.differing += max(counts, default=one[0].stored.size)
     bits.unlike |= not counts

@@ -11,13 +11,13 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from ..dialects.store import write_bytes
 from ..errors import FileFormatError
 
 MAGIC = b"NACRE\x00\r\n"
@@ -125,17 +125,5 @@ def open_file(path: str | os.PathLike[str]) -> FlatFile:
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file whole or not at all."""
-    target = Path(path)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    except OSError as error:
-        raise FileFormatError(f"'{target}' cannot be written: {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "wb") as f:
-            f.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    """Write a file whole or not at all. Raises NacreError where that cannot be done."""
+    write_bytes(Path(path), content)

@@ -19,7 +19,7 @@ from xdsl.ir import Attribute, Operation, SSAValue
 
 from ..dialects.npu import INSTRUCTIONS, Field, Instruction, Port, Queue, Region, Space
 from ..dialects.npu_instructions import NPU  # defines the instructions
-from ..dialects.types import f32, i1, i8, i16, i32, i64, u8, u16
+from ..dialects.types import f16, f32, f64, i1, i8, i16, i32, i64, u8, u16
 from ..errors import FileFormatError
 from .interpreter import main_function
 
@@ -27,7 +27,8 @@ assert NPU is not None
 QUEUES = len(Queue)
 HEADER = struct.Struct(f"<BBxxI{QUEUES}I")
 REGION = struct.Struct("<BBBxQ")
-ELEMENTS: tuple[Attribute, ...] = (i8, u8, i16, i32, f32, i1, i64, u16)
+ELEMENTS: tuple[Attribute, ...] = (i8, u8, i16, i32, f32, i1, i64, u16, f16, f64)
+"""By their code; new ones come last, so that old files stay readable."""
 _ELEMENT_CODE = {element: code for code, element in enumerate(ELEMENTS)}
 
 

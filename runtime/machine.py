@@ -12,11 +12,18 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..errors import MachineError
 
-Count = Annotated[int, Field(ge=1, strict=True)]
+# What the emulator allocates, and what keeps times finite: far beyond any real machine.
+Sram = Annotated[int, Field(ge=1, le=1 << 30, strict=True)]
+Dram = Annotated[int, Field(ge=1, le=1 << 40, strict=True)]
+Clock = Annotated[int, Field(ge=1, le=10**12, strict=True)]
+Banks = Annotated[int, Field(ge=1, le=1 << 10, strict=True)]
+Rate = Annotated[int, Field(ge=1, le=1 << 20, strict=True)]
+Cycles = Annotated[int, Field(ge=0, le=10**6, strict=True)]
+Burst = Annotated[int, Field(ge=1, le=1 << 16, strict=True)]
 Element = Literal["int8", "uint8", "int16"]
 Fusion = Literal["activation", "table", "residual", "pool"]
 ASSUMED = "assumed"
@@ -29,34 +36,34 @@ class Machine(BaseModel):
 
     name: Annotated[str, Field(min_length=1)]
     description: str = ""
-    clock_hz: Count
-    sram_bytes: Count
-    sram_banks: Count
+    clock_hz: Clock
+    sram_bytes: Sram
+    sram_banks: Banks
     """Accesses the SRAM serves at the same time: all engines together get banks · sram_bytes_per_cycle."""
-    sram_bytes_per_cycle: Count
+    sram_bytes_per_cycle: Rate
     """What one engine's port to the SRAM moves in a cycle."""
-    dram_bytes: Count
+    dram_bytes: Dram
     """Capacity."""
-    dram_bytes_per_cycle: Annotated[float, Field(gt=0)]
+    dram_bytes_per_cycle: Annotated[float, Field(ge=1e-3, le=1e6, allow_inf_nan=False)]
     """Bandwidth, for loads and stores together."""
-    dram_latency: Annotated[int, Field(ge=0, strict=True)]
+    dram_latency: Cycles
     """Cycles from a request to its first byte."""
-    dram_burst: Count
-    """Bytes that each contiguous run is rounded up to."""
-    mac_rows: Count
+    dram_burst: Burst
+    """Bytes that each contiguous run is rounded up to, a power of two."""
+    mac_rows: Rate
     """Input channels the MAC array takes in a cycle."""
-    mac_columns: Count
+    mac_columns: Rate
     """Output channels the MAC array works on in a cycle."""
-    depthwise_macs: Count
+    depthwise_macs: Rate
     """Multiplications a cycle of a depthwise convolution."""
     types: Annotated[tuple[Element, ...], Field(min_length=1)]
     dma_channels: Literal[1, 2] = 2
     """2: loads and stores flow side by side; 1: one transfer at a time."""
-    fabric_lanes: Count
+    fabric_lanes: Rate
     """Bytes a cycle of the fabric."""
-    ppu_lanes: Count
+    ppu_lanes: Rate
     """Elements a cycle of the programmable engine."""
-    queue_depth: Count
+    queue_depth: Rate
     """Instructions a queue holds; the front end issues in program order and stalls at a full queue."""
     fused: tuple[Fusion, ...] = ()
     """What the NN engine's epilogue can do beside requantisation."""
@@ -74,6 +81,13 @@ class Machine(BaseModel):
     def source(self, figure: str) -> str:
         """Where a figure is from."""
         return self.sources.get(figure, ASSUMED)
+
+    @field_validator("dram_burst")
+    @classmethod
+    def _burst_is_a_power_of_two(cls, burst: int) -> int:
+        if burst & (burst - 1):
+            raise ValueError(f"dram_burst = {burst}: input should be a power of two")
+        return burst
 
     @model_validator(mode="after")
     def _sources_name_fields(self) -> Machine:
@@ -137,7 +151,9 @@ def _unknown(label: str) -> str:
 
 def _complaint(error: ValidationError) -> str:
     """The first thing wrong, as field, what was found and what is allowed."""
-    first: Any = error.errors(include_url=False)[0]
+    found: list[Any] = error.errors(include_url=False)
+    # A misspelt figure is also a missing one, and its name says more.
+    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
     field = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":
         return f"the figure '{field}' is missing"
@@ -148,4 +164,18 @@ def _complaint(error: ValidationError) -> str:
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
     message = first["msg"]
-    return f"{field} = {first['input']!r}: {message[:1].lower()}{message[1:]}"
+    message = f"{message[:1].lower()}{message[1:]}"
+    if first["type"] in RANGE_ERRORS and (bounds := allowed(field)):
+        message = f"input should be {bounds}"
+    return f"{field} = {first['input']!r}: {message}"
+
+
+RANGE_ERRORS = ("greater_than_equal", "less_than_equal", "finite_number")
+
+
+def allowed(figure: str) -> str:
+    """The range of a figure in words; empty where it has none."""
+    limits = Machine.model_fields[figure].metadata if figure in Machine.model_fields else []
+    least = next((m.ge for m in limits if hasattr(m, "ge")), None)
+    most = next((m.le for m in limits if hasattr(m, "le")), None)
+    return "" if least is None else f"between {least} and {most}"

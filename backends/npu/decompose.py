@@ -80,7 +80,7 @@ def reduced(shape: Sequence[int], axes: Sequence[int]) -> tuple[int, ...]:
 
 
 # --- products --------------------------------------------------------------------------------------------
-@selects(graph.MatmulOp)
+@selects(graph.MatmulOp, reorders=True)
 def matmul(op: graph.MatmulOp, s: Selector) -> None:
     """One order of sums, from here on."""
     bias = [s.buffer(op.bias)] if op.bias is not None else []
@@ -91,7 +91,7 @@ MULTIPLIER = 64
 """Filters an input channel up to which a depthwise convolution is one: a tile takes all of a channel."""
 
 
-@selects(graph.ConvOp)
+@selects(graph.ConvOp, reorders=True)
 def conv(op: graph.ConvOp, s: Selector) -> None:
     """One order of sums, from here on; groups other than depthwise ones each by themselves."""
     ifm, weight, p, shape = _lifted(op, s)
@@ -133,7 +133,7 @@ def _groups(s: Selector, groups: int, buffers: Sequence[SSAValue]) -> list[list[
     return parts
 
 
-@selects(graph.ConvTransposeOp)
+@selects(graph.ConvTransposeOp, reorders=True)
 def conv_transpose(op: graph.ConvTransposeOp, s: Selector) -> None:
     """One order of sums, from here on; every group by itself."""
     ifm, weight, p, shape = _lifted(op, s)

@@ -36,7 +36,7 @@ from ...runtime.timing import Timing, simulate
 from ..target import CompileOptions, Sections, TargetFamily
 from . import selections  # noqa: F401  registers how ops become instructions
 from .disassemble import disassemble
-from .select import SelectPass, legal
+from .select import SelectPass, legal, reorders
 
 
 def pipeline(machine: Machine, options: CompileOptions) -> Mapping[str, Sequence[ModulePass]]:
@@ -235,4 +235,5 @@ FAMILY = TargetFamily(
     encode=encode,
     executor=NpuExecutor,
     disassemble=disassemble_file,
+    reorders=reorders,
 )

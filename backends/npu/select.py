@@ -22,7 +22,7 @@ from ...dialects.declarative import DeclarativeOp, Parameters
 from ...dialects.nacre import constant_attribute, set_sources, sources_of, store_of
 from ...dialects.npu import Buffer, BufferType, Instruction, Space, buffer, buffer_type
 from ...dialects.quant import CastOp
-from ...dialects.types import element_of, element_type, shape_of, storage_of
+from ...dialects.types import FLOATS, element_of, element_type, shape_of, storage_of
 from ...errors import CompileError
 from ...passes.base import NacrePass
 from ...passes.npu.form import LAYER, set_form
@@ -34,17 +34,25 @@ from ...runtime.machine import Machine
 
 Selection = Callable[[Any, "Selector"], None]
 SELECTIONS: dict[type[Operation], Selection] = {}
+REORDERED: set[type[Operation]] = set()
 
 
-def selects(*ops: type[Operation]) -> Callable[[Selection], Selection]:
-    """Register how op classes become instructions."""
+def selects(*ops: type[Operation], reorders: bool = False) -> Callable[[Selection], Selection]:
+    """Register how op classes become instructions; `reorders`: float sums in another order than above."""
 
     def register(function: Selection) -> Selection:
         for op in ops:
             SELECTIONS[op] = function
+        if reorders:
+            REORDERED.update(ops)
         return function
 
     return register
+
+
+def reorders(op: Operation) -> bool:
+    """Whether an operation's floats may differ in their last bits from here on."""
+    return type(op) in REORDERED and any(element_type(v) in FLOATS for v in op.results)
 
 
 def legal(op: Operation) -> str | None:

@@ -20,7 +20,7 @@ from ..module import Problem
 from .fold import fold, foldable, has_subgraph
 from .functions import function_of, is_composite
 from .model import opsets_of
-from .node import Node, element_of_array, schema_of
+from .node import Node, element_of_array, inner_array, schema_of
 from .registry import Unsupported, Value, importer_of
 
 
@@ -52,6 +52,7 @@ class GraphBuilder:
         self.problems: list[Problem] = []
         self._names: set[str] = set()
         self._shared: dict[tuple[str, int], tuple[np.ndarray, SSAValue]] = {}
+        self._inner: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # by id, as below
         self._checked: dict[int, np.ndarray] = {}  # by id; keeping the array keeps its id its own
 
     # -- building
@@ -109,6 +110,7 @@ class GraphBuilder:
             return fold(proto, scope.opsets, constants)
         function = importer_of(proto.domain, proto.op_type, opset)
         if function is not None:
+            inputs = [self.inner(v) if isinstance(v, np.ndarray) else v for v in inputs]
             used = [bool(o) and scope.readers.get(o, 0) > 0 for o in proto.output]
             results = function(Node(proto, name, opset, inputs, used, self, scope))
             results = results if isinstance(results, tuple) else (results,)
@@ -116,6 +118,12 @@ class GraphBuilder:
         if proto.domain in scope.opsets and (body := function_of(proto, opset, inputs)) is not None:
             return self.run_function(body, name, inputs, scope.opsets)
         raise Unsupported(unknown_reason(proto, opset))
+
+    def inner(self, array: np.ndarray) -> np.ndarray:
+        """A constant in the network's float type, converted once."""
+        if id(array) not in self._inner:
+            self._inner[id(array)] = (array, inner_array(array))
+        return self._inner[id(array)][1]
 
     def run_function(
         self, body: onnx.FunctionProto, name: str, inputs: Sequence[Value | None], opsets: Mapping[str, int]
@@ -128,7 +136,7 @@ class GraphBuilder:
         self.run(body.node, Scope(values, opsets, readers, layer=name))
         if inner := self.problems[known:]:
             del self.problems[known:]
-            raise Unsupported("ONNX defines it by " + "; ".join(f"{p.op_type}: {p.reason}" for p in inner))
+            raise Unsupported("ONNX defines it by " + "; ".join(f"{p.kind}: {p.reason}" for p in inner))
         return [values.get(o, FAILED) for o in body.output]
 
     def run_subgraph(self, graph: onnx.GraphProto, scope: Scope) -> tuple[Value | Failed, ...]:

@@ -15,7 +15,7 @@ from xdsl.ir import Attribute, SSAValue
 from ...dialects import graph
 from ...dialects.declarative import DeclarativeOp
 from ...dialects.types import dtype_of, element_type, f32, i64, shape_of
-from .node import Node, element_of_array
+from .node import Node, element_of_array, inner_element
 from .registry import Importer, Unsupported, Value, importer, refuse
 
 
@@ -382,18 +382,20 @@ def cast_to(node: Node, value: SSAValue, element: Attribute) -> SSAValue:
 
 @importer("Cast", since=6)
 def cast(node: Node) -> Value:
+    """Inside a network all real numbers are float32: a cast to float16 or float64 is one to float32, and none
+    where the value is that already. Only inputs and outputs of the model keep such types (importer.py)."""
     elem = node.attribute("to")
     try:
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(elem))
     except KeyError:
         raise Unsupported(f"it casts to the unknown type {elem}") from None
     name = onnx.TensorProto.DataType.Name(elem).lower()
-    return cast_to(node, node.operand(0), element_of_array(dtype, f"its result ({name})"))
+    return cast_to(node, node.operand(0), inner_element(element_of_array(dtype, f"its result ({name})")))
 
 
 @importer("CastLike")
 def cast_like(node: Node) -> Value:
-    return cast_to(node, node.operand(0), element_of_array(node.dtype(1), "its result"))
+    return cast_to(node, node.operand(0), inner_element(element_of_array(node.dtype(1), "its result")))
 
 
 @importer("Identity")

@@ -1,7 +1,9 @@
 """ONNX models become modules of the graph dialect: `import_onnx`.
 
 Shapes are static afterwards, shape arithmetic is folded away, every op carries its node's name as location,
-and every value that is a tensor of the model says so. A model that cannot be imported is refused with all
+and every value that is a tensor of the model says so. Inside, float16 and float64 are float32; inputs and outputs
+keep their types, with casts behind and before them (so what a float64 model computes beyond float32's range is
+infinite). A model that cannot be imported is refused with all
 reasons at once.
 """
 
@@ -13,19 +15,22 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 from xdsl.dialects.builtin import ModuleOp, UnitAttr
 from xdsl.dialects.func import ReturnOp
-from xdsl.ir import SSAValue
+from xdsl.ir import Attribute, SSAValue
 
-from ...dialects.quant import QDQ, CastOp
+from ...dialects.graph import CastOp
+from ...dialects.quant import QDQ
+from ...dialects.quant import CastOp as QuantCastOp
 from ...dialects.store import Store
-from ...dialects.types import element_of, tensor
+from ...dialects.types import FLOATS, element_of, element_type, f16, f64, tensor
 from ...errors import ImportFailed
 from ..module import module_around, problems_text
 from . import control, elementwise, linear, movement, normalization, quantised, recurrent, reduction, spatial  # noqa: F401
 from .builder import Failed, GraphBuilder, Scope
 from .model import graph_inputs, opsets_of, read_model
-from .node import location_of
+from .node import inner_element, location_of
 
 
 def import_onnx(
@@ -44,13 +49,17 @@ def import_onnx(
     values: dict[str, SSAValue | np.ndarray | Failed] = dict(initialisers(graph))
     for item in inputs:
         type_ = tensor(item.shape, element_of(item.dtype))
-        values[item.name] = builder.block.insert_arg(type_, len(builder.block.args))
+        argument = builder.block.insert_arg(type_, len(builder.block.args))
+        values[item.name] = at_border(argument, inner_element(element_of(item.dtype)), item.name, builder)
     outputs = [o.name for o in graph.output]
     readers = Counter(n for node in graph.node for n in node.input) + Counter(outputs)
     builder.run(graph.node, Scope(values, opsets_of(proto.opset_import) or {"": 1}, readers))
     if builder.problems:
         raise ImportFailed(problems_text(builder.problems, "node"))
-    results = [output_value(name, values, builder) for name in outputs]
+    results = [
+        at_border(output_value(o.name, values, builder), output_element(o), o.name, builder)
+        for o in graph.output
+    ]
     builder.append(ReturnOp(*results))
     return module_of([i.name for i in inputs], outputs, builder, results)
 
@@ -94,11 +103,27 @@ def output_value(
     return value
 
 
+def output_element(output: onnx.ValueInfoProto) -> Attribute | None:
+    """float16 or float64 where the model declares an output so; None: it is as it is computed."""
+    elements: dict[int, Attribute] = {TensorProto.FLOAT16: f16, TensorProto.DOUBLE: f64}
+    return elements.get(output.type.tensor_type.elem_type)
+
+
+def at_border(value: SSAValue, element: Attribute | None, name: str, builder: GraphBuilder) -> SSAValue:
+    """A value between the model's interface, which may be float16 or float64, and the network in float32."""
+    found = element_type(value)
+    if element is None or element == found or not (element in FLOATS and found in FLOATS):
+        return value
+    cast = CastOp.make(value, location=location_of(name), to=element)
+    builder.append(cast)
+    return cast.result
+
+
 def module_of(
     inputs: Sequence[str], outputs: Sequence[str], builder: GraphBuilder, results: Sequence[SSAValue]
 ) -> ModuleOp:
     """The module around a finished block."""
     module = module_around(builder.block, inputs, outputs, results, builder.store)
-    if any(isinstance(op, CastOp) for op in builder.block.ops):
+    if any(isinstance(op, QuantCastOp) for op in builder.block.ops):
         module.attributes[QDQ] = UnitAttr()
     return module

@@ -261,7 +261,15 @@ def shape_text(dims: Dims) -> str:
 
 def example(dims: Dims) -> str:
     """A shape a user could give."""
-    return "1,3,224,224" if dims is None else ",".join(str(d if isinstance(d, int) else 1) for d in dims)
+    if dims is None:
+        return "1,3,224,224"
+    sizes = [d if isinstance(d, int) else 1 for d in dims]
+    if len(dims) == 4:  # an image: which axes are its height and width shows where the channels are
+        spatial = (1, 2) if dims[3] in (1, 3, 4) and dims[1] not in (1, 3, 4) else (2, 3)
+        for axis in spatial:
+            if not isinstance(dims[axis], int):
+                sizes[axis] = 224
+    return ",".join(map(str, sizes))
 
 
 def open_sentence(inputs: Sequence[tuple[str, Dims]]) -> str:

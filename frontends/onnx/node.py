@@ -12,7 +12,7 @@ from xdsl.ir import Attribute, SSAValue
 
 from ...dialects.declarative import DeclarativeOp
 from ...dialects.graph import ConstantOp
-from ...dialects.types import ELEMENT_OF, dtype_of, element_of, element_type, shape_of
+from ...dialects.types import ELEMENT_OF, FLOATS, dtype_of, element_of, element_type, f32, shape_of
 from .registry import Unsupported, Value
 
 if TYPE_CHECKING:
@@ -31,6 +31,24 @@ def element_of_array(dtype: np.dtype, what: str) -> Attribute:
     except (KeyError, TypeError):
         known = ", ".join(str(d) for d in ELEMENT_OF)
         raise Unsupported(f"{what} holds elements of the type {dtype}; known are {known}") from None
+
+
+def inner_element(element: Attribute) -> Attribute:
+    """The element type inside the network: float32 for any float, others as they are."""
+    return f32 if element in FLOATS else element
+
+
+def inner_array(array: np.ndarray) -> np.ndarray:
+    """A constant as the network computes with it: float16 and float64 as float32, itself where it is that.
+
+    Finite values beyond float32's range (masks of −1.8e308) become its largest, not infinite.
+    """
+    if array.dtype == np.float16:
+        return array.astype(np.float32)
+    if array.dtype != np.float64:
+        return array
+    most = float(np.finfo(np.float32).max)
+    return np.where(np.isinf(array), array, np.clip(array, -most, most)).astype(np.float32)
 
 
 class Node:

@@ -7,7 +7,7 @@ import functools
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 
 from ...errors import CompileError
-from ...runtime.machine import Machine, load_machine
+from ...runtime.machine import Machine, load_machine, machine_names
 
 ATTRIBUTE = "nacre.target"
 
@@ -19,11 +19,11 @@ def machine_of(module: ModuleOp, option: str | None = None) -> Machine:
         if not isinstance(attribute, StringAttr):
             raise CompileError("the module names no target: give one with {target=v853}, or set nacre.target")
         option = attribute.data
-    return _machine(option)
+    return _shipped(option) if option in machine_names() else load_machine(option)  # a file may be edited meanwhile
 
 
 @functools.lru_cache(maxsize=64)
-def _machine(name: str) -> Machine:
+def _shipped(name: str) -> Machine:
     return load_machine(name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -53,13 +54,18 @@ class TilePass(NacrePass):
         plans: dict[Any, Plan] = {}
         ops = list(block.ops)
         kept = kept_buffers(ops)
-        for index, op in enumerate(ops):
-            if isinstance(op, Instruction):
-                emitter = Emitter(op)
-                tile_layer(op, machine, emitter, plans, largest_hole(kept, index, machine.sram_bytes))
-                block.insert_ops_before(emitter.ops, op)
-                op.detach()
-                op.erase()
+        layers = [
+            (op, largest_hole(kept, index, machine.sram_bytes))
+            for index, op in enumerate(ops)
+            if isinstance(op, Instruction)
+        ]
+        check_count({op: len(p.work) for op, room in layers if (p := plan_of(op, machine, plans, room))}, machine)
+        for op, room in layers:
+            emitter = Emitter(op)
+            tile_layer(op, machine, emitter, plans, room)
+            block.insert_ops_before(emitter.ops, op)
+            op.detach()
+            op.erase()
         set_form(module, TILE)
 
 
@@ -135,17 +141,15 @@ def tile_layer(
 
     Raises MachineError naming the layer when no tile fits.
     """
-    tiling = tiling_of(op)
-    if 0 in tiling.extents[: tiling.parallel]:
+    plan_ = plan_of(op, machine, plans, room)
+    if plan_ is None:
         return
-    key = _signature(op, tiling), room
-    if key not in plans:
-        plans[key] = planned(op, tiling, machine, room)
-    if plans[key].tight:
+    tiling = tiling_of(op)
+    if plan_.tight:
         emitter.slots = {}
     resident: dict[tuple[str, int], tuple[Box, SSAValue]] = {}
     acc: SSAValue | None = None
-    for box, piece in plans[key].work:
+    for box, piece in plan_.work:
         first, last = _position(tiling, box)
         if isinstance(op, PadOp) and any(n == 0 for _, n in piece.ports["src"]):  # pyright: ignore
             _fill(op, emitter, piece)
@@ -171,6 +175,36 @@ def tile_layer(
                 emitter.store(here, whole, b)
 
 
+MOST_TILES = 400_000
+"""Tiles of a whole program, each about three instructions: beyond, compiling takes minutes and gigabytes, and
+the fault is nearly always a machine description whose SRAM is a digit short."""
+
+
+def plan_of(op: Instruction, machine: Machine, plans: dict[Any, Plan], room: int) -> Plan | None:
+    """A layer's tiles, planned once for alike layers; None where its result is empty."""
+    tiling = tiling_of(op)
+    if 0 in tiling.extents[: tiling.parallel]:
+        return None
+    key = _signature(op, tiling), room
+    if key not in plans:
+        plans[key] = planned(op, tiling, machine, room)
+    return plans[key]
+
+
+def check_count(tiles: Mapping[Operation, int], machine: Machine) -> None:
+    """Raises MachineError, naming the layer with most tiles, for a program of more than MOST_TILES."""
+    if sum(tiles.values()) > MOST_TILES:
+        most = max(tiles, key=lambda op: tiles[op])
+        raise _too_many(f"{layer_name(most)}: it alone takes {tiles[most]} of the {sum(tiles.values())}", machine)
+
+
+def _too_many(which: str, machine: Machine) -> MachineError:
+    return MachineError(
+        f"{which} tiles that '{machine.name}' with {machine.sram_bytes} bytes of SRAM needs, and a program has "
+        f"at most {MOST_TILES}; a machine with more SRAM could run this model"
+    )
+
+
 SHARE = 0.45
 """Part of the SRAM a tile should take, so that the next tile's loads have room beside it."""
 
@@ -184,7 +218,7 @@ def planned(op: Instruction, tiling: Tiling, machine: Machine, room: int) -> Pla
     """The tiles of that cut. Raises MachineError naming the layer when no tile fits."""
     for limit in (int(room * SHARE), room):
         try:
-            return _plan_within(tiling, machine, limit, limit == room)
+            return _plan_within(op, tiling, machine, limit, limit == room)
         except NoFit as error:
             reason = error
     raise MachineError(
@@ -192,7 +226,7 @@ def planned(op: Instruction, tiling: Tiling, machine: Machine, room: int) -> Pla
     )
 
 
-def _plan_within(tiling: Tiling, machine: Machine, limit: int, tight: bool) -> Plan:
+def _plan_within(op: Instruction, tiling: Tiling, machine: Machine, limit: int, tight: bool) -> Plan:
     """The search sees the tile in the middle; where tiles elsewhere are larger, it is given less."""
     budget = limit
     while True:
@@ -202,6 +236,9 @@ def _plan_within(tiling: Tiling, machine: Machine, limit: int, tight: bool) -> P
             if budget == limit:
                 raise
             cut = smallest_cut(tiling)
+        count = math.prod(-(-e // max(n, 1)) for e, n in zip(tiling.extents, cut.sizes))
+        if count > MOST_TILES:  # said before they are listed, which takes long
+            raise _too_many(f"{layer_name(op)}: it alone takes {count}", machine)
         work = [(box, tiling.piece(box)) for box in boxes_of(tiling.extents, cut)]
         need = sum(slots_of(tiling, work).values())
         if need <= limit:

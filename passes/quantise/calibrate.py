@@ -18,7 +18,8 @@ from ...dialects.graph import ConstantOp
 from ...dialects.types import FLOATS, element_type
 from ...errors import CompileError
 from ...runtime.interpreter import argument_names, interpret
-from .ranges import Range, set_range
+from .masks import MARGIN, counting, mask_of, origin
+from .ranges import Range, range_of, set_range
 
 METHODS = ("min-max", "percentile")
 Feeds = Mapping[str, np.ndarray]
@@ -34,17 +35,25 @@ def calibrate(
     """Store a range for each float value of @main, as seen over `batches` of named inputs; gives their count.
 
     "min-max" keeps the extremes; "percentile" drops what lies beyond the percentile at either end. `progress`
-    is called with the number of samples done. Raises CompileError without any sample, or for NaN and Inf.
+    is called with the number of samples done. Entries that an attention mask hides (masks.py) do not count.
+    Raises CompileError without any sample, or for NaN and Inf.
     """
     if method not in METHODS:
         raise CompileError(f"there is no calibration method '{method}'; {' and '.join(METHODS)} are known")
     if not 50.0 < percentile <= 100.0:
         raise CompileError(f"the percentile {percentile} has to lie above 50 and not above 100")
     seen: dict[SSAValue, Statistic] = {}
+    moved: dict[SSAValue, SSAValue] = {}  # value that holds masked scores -> where they were masked
 
     def watch(value: SSAValue, array: np.ndarray) -> None:
         if element_type(value) not in FLOATS or isinstance(value.owner, ConstantOp) or array.size == 0:
             return
+        masked = origin(value)
+        if masked is not None and masked is not value:
+            moved[value] = masked  # what is moved keeps its range, masked entries or not
+            return
+        if masked is not None:
+            array = unmasked(value, array)
         low, high = float(array.min()), float(array.max())
         if not (math.isfinite(low) and math.isfinite(high)):
             raise CompileError(
@@ -55,6 +64,15 @@ def calibrate(
             seen[value] = MinMax() if method == "min-max" else Histogram(percentile)
         seen[value].add(array, low, high)
 
+    def unmasked(value: SSAValue, array: np.ndarray) -> np.ndarray:
+        scores = counting(value, array)
+        if scores.size == 0 and np.isneginf(array).all():
+            raise CompileError(
+                f"calibration sample {done} gives -inf everywhere in {described(value)}: its mask hides "
+                "every score; leave that sample out, or mask with a finite number such as -1e9"
+            )
+        return scores if scores.size else np.zeros(1, array.dtype)
+
     done = 0
     for feeds in batches:
         interpret(module, feeds, watch)
@@ -64,7 +82,13 @@ def calibrate(
     if done == 0:
         raise CompileError("the calibration set is empty; at least one sample is needed, some 100 are usual")
     for value, statistic in seen.items():
-        set_range(value, *statistic.range())
+        low, high = statistic.range()
+        # Masked entries, which were not counted, get room of their own below the scores.
+        set_range(value, low - MARGIN if mask_of(value) is not None else low, high)
+    for value, masked in moved.items():
+        found = range_of(masked)
+        assert found is not None
+        set_range(value, *found)
     return done
 
 

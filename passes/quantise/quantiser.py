@@ -23,6 +23,7 @@ from ...runtime.fixed_point import quantise_multiplier
 from ...runtime.interpreter import argument_names
 from ..pattern import name_of
 from .calibrate import described
+from .masks import clip_masks
 from .parameters import Scheme, Weight, activation_type, quantise_weight, stored
 from .ranges import Range, clear_range, range_of
 from .rules import Kind, Quantised, Rule, rule_of
@@ -52,6 +53,7 @@ class Quantiser:
 
     def run(self) -> None:
         """Quantise the function in place."""
+        clip_masks(self.function)
         before = list(self.block.ops)
         for op in before:
             if not isinstance(op, graph.ConstantOp):

@@ -9,14 +9,17 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute, BlockArgument, Operation, OpResult, SSAValue
 
 from ...dialects.declarative import floats_attribute, value_of
 from ...errors import CompileError
+from ..rewrite import location_names
 
 SIGNIFICANT_BITS = 16
+FLT_MAX = float(np.finfo(np.float32).max)
 
 
 class Range(NamedTuple):
@@ -34,13 +37,17 @@ def range_of(value: SSAValue) -> Range | None:
     ends = value_of(attribute)
     numbers = isinstance(ends, tuple) and all(isinstance(end, float) and math.isfinite(end) for end in ends)
     if not numbers or len(ends) != 2 or ends[0] > ends[1]:
-        raise CompileError(f"{_key(value)} = {attribute} is no range: two finite floats, low and high, are")
+        name = "+".join(location_names(value.owner.location)) if isinstance(value.owner, Operation) else ""
+        where = f" of layer '{name}'" if name else ""
+        raise CompileError(
+            f"{_key(value)} = {attribute}{where} is no range: two finite floats, low and high, are"
+        )
     return Range(*ends)
 
 
 def set_range(value: SSAValue, low: float, high: float) -> None:
-    """Store a range for a value, rounded outward."""
-    _set(value, floats_attribute((rounded_down(low), -rounded_down(-high))))
+    """Store a range for a value, rounded outward, but not beyond what float32 holds."""
+    _set(value, floats_attribute((max(rounded_down(low), -FLT_MAX), min(-rounded_down(-high), FLT_MAX))))
 
 
 def clear_range(value: SSAValue) -> None:

@@ -12,16 +12,27 @@ from ...runtime.kernels.graph_resize import source_coordinates
 from ...runtime.kernels.quantised_softmax import softmax_parameters
 from ...runtime.kernels.quantised_softmax16 import softmax16_parameters
 from .quantiser import Quantiser
+from .ranges import range_of
 from .rules import Kind, quantises
 from .rules_moves import emit_same
 
 WEIGHT_ONE = 1024
 """The weight of a whole pixel in the tables of qnn.resize."""
 
+FEWEST_STEPS = 16
+"""Steps of softmax's fixed scale that its largest result has to reach: at 8 bits 1/16. Below that, as over many
+classes of near equal logits, most integers would be zero."""
+
 
 @quantises(graph.SoftmaxOp)
-def softmax(op: graph.SoftmaxOp, q: Quantiser) -> SSAValue:
-    """TFLite's SOFTMAX over the last axis, transposed there and back; its result has a fixed scale."""
+def softmax(op: graph.SoftmaxOp, q: Quantiser) -> SSAValue | None:
+    """TFLite's SOFTMAX over the last axis, transposed there and back; its result has a fixed scale.
+
+    None, so that it stays float, where the calibrated results would be a few steps of that scale at most.
+    """
+    calibrated, step = range_of(op.result), 1 / 32768 if q.storage == i16 else 1 / 256
+    if calibrated is not None and calibrated.high < FEWEST_STEPS * step:  # none: the model has its own scales
+        return None
     axis, rank = op.parameters().axis, len(shape_of(op.input))
     to_last = [*(i for i in range(rank) if i != axis), axis]
     x = q.transpose(q.input(op.input), to_last)

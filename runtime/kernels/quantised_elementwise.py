@@ -259,8 +259,7 @@ def quantise(x: NDArray[np.float32], scale: float, zero: int, dtype: DTypeLike) 
     low, high = full_range(dtype)
     with np.errstate(invalid="ignore", over="ignore"):  # ±Inf and what overflows float32 end at the clamp
         quotient = _round_half_away(np.asarray(x, np.float32) / np.float32(scale)).astype(np.float64)
-    quotient[np.isnan(quotient)] = 0.0
-    return np.clip(quotient + zero, low, high).astype(dtype)
+    return np.clip(np.where(np.isnan(quotient), 0.0, quotient) + zero, low, high).astype(dtype)
 
 
 def dequantise(q: NDArray[np.integer], scale: float, zero: int) -> NDArray[np.float32]:

@@ -397,3 +397,74 @@ def test_quantised_tflite_is_held_to_equality() -> None:
     for row in report.rows:
         assert all(s.equal == 1.0 for s in row.statistics.values()), row.tensor
         assert "program" in row.statistics or row.fused["program"], row.tensor
+
+
+# --- layers that stay float between integers -------------------------------------------------------------
+def float_conv_model() -> onnx.ModelProto:
+    """conv1 (int8), conv2 whose weights are an input (float), relu2, conv3 (int8); `side` is conv1's alone."""
+    rng = np.random.default_rng(0)
+
+    def weight(name: str, *shape: int) -> onnx.TensorProto:
+        return numpy_helper.from_array((rng.standard_normal(shape) / 5).astype(np.float32), name)
+
+    nodes = [
+        helper.make_node("Conv", ["image", "w1"], ["a"], "conv1", pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["a", "filters"], ["b"], "conv2", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["b"], ["c"], "relu2"),
+        helper.make_node("Conv", ["c", "w3"], ["y"], "conv3"),
+        helper.make_node("Sigmoid", ["a"], ["side"], "sigmoid"),
+    ]
+    inputs = {"image": [1, 3, 10, 10], "filters": [16, 16, 3, 3]}
+    graph = helper.make_graph(
+        nodes, "float_conv",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs.items()],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("y", "side")],
+        [weight("w1", 16, 3, 3, 3), weight("w3", 8, 16, 1, 1)],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def filtered(count: int, seed: int) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(seed)
+    shapes = {"image": (1, 3, 10, 10), "filters": (16, 16, 3, 3)}
+    return [{n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()} for _ in range(count)]
+
+
+@pytest.mark.parametrize("target", ["tiny", "v853"])
+def test_float_layer_between_integers_is_held_to_a_tolerance(target: str) -> None:
+    report = nacre.verify(float_conv_model(), filtered(3, 1), target=target, calibration=filtered(6, 0))
+    assert report.holds, report.failures
+    rows = {row.tensor.name: row for row in report.rows}
+    assert any(row.bits.get(("qnn", "npu")) and row.bits["qnn", "npu"].differing for row in rows.values())
+    assert {"c", "y"} <= set(report.loose) and not {"a", "side"} & set(report.loose)
+    assert rows["side"].bits["qnn", "npu"].differing == 0
+    assert all(row.bits["npu", "program"].differing == 0 for row in rows.values() if row.bits)
+
+
+@pytest.mark.parametrize(("share", "holds"), [(1e-6, True), (0.01, False)])
+def test_float_layer_off_by_more_than_rounding_fails(
+    monkeypatch: pytest.MonkeyPatch, share: float, holds: bool
+) -> None:
+    from nacre.runtime.partial import PARTIAL
+
+    right = PARTIAL["ppu.conv"]
+    monkeypatch.setitem(PARTIAL, "ppu.conv", lambda *a, **k: right(*a, **k) * np.float32(1 + share))
+    report = nacre.verify(float_conv_model(), filtered(2, 1), target="tiny", calibration=filtered(6, 0))
+    found = re.findall(r"qnn and npu give different bits first in layer '([^']*)'", str(report.failures))
+    assert found == ([] if holds else ["conv2"]), report.failures
+
+
+def test_loose_tensors_stay_exact_between_npu_and_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nacre.backends.npu.family import NpuExecutor
+
+    collect = NpuExecutor.collect
+
+    def nudged(*arguments: Any) -> Any:
+        level = collect(*arguments)
+        for held in level.held.get("y", []):
+            held.stored.reshape(-1)[:1] += 1 if held.stored.dtype.kind == "i" else np.float32(1e-6)
+        return level
+
+    monkeypatch.setattr(NpuExecutor, "collect", nudged)
+    report = nacre.verify(float_conv_model(), filtered(1, 1), target="tiny", calibration=filtered(6, 0))
+    assert any("npu and program give different bits first in layer 'conv3'" in f for f in report.failures)

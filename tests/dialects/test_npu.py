@@ -23,11 +23,11 @@ from nacre.dialects.npu import (
     dense_strides,
     itemsize,
 )
-from nacre.dialects.types import dtype_of, f32, i1, i8, i16, i32, i64, u8, u16
+from nacre.dialects.types import dtype_of, f16, f32, f64, i1, i8, i16, i32, i64, u8, u16
 from nacre.passes.rewrite import canonicalize, cse
 
 CLASSES = sorted(INSTRUCTIONS.values(), key=lambda cls: cls.OPCODE)
-ELEMENTS = (i8, u8, i16, u16, i32, i64, f32, i1)
+ELEMENTS = (i8, u8, i16, u16, i32, i64, f32, i1, f16, f64)
 COPIES = (npu.LoadOp, npu.StoreOp, npu.CopyOp)
 
 

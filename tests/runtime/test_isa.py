@@ -127,3 +127,7 @@ def test_an_instruction_with_bytes_too_many_is_refused():
     struct.pack_into("<I", code, 4, len(code) + 3)
     with pytest.raises(FileFormatError, match=r"npu\.load has 3 bytes too many"):
         decode(bytes(code) + bytes(3), KERNELS)
+
+
+def test_codes_of_elements_stay_what_they_are():
+    assert [str(e) for e in ELEMENTS] == ["i8", "ui8", "i16", "i32", "f32", "i1", "i64", "ui16", "f16", "f64"]

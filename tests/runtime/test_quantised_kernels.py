@@ -705,3 +705,13 @@ def test_softmax_in_pieces_is_the_softmax(dtype):
     assert exp_sum.dtype == np.int32
     outputs = [quantised.softmax_output(piece, row_max, exp_sum, parameters) for piece in pieces]
     np.testing.assert_array_equal(np.concatenate(outputs, axis=-1), quantised.softmax(x, parameters))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("dtype", "zero"), [(np.int8, 3), (np.uint8, 128), (np.int16, 0)])
+def test_nan_is_quantised_to_the_zero_point(dtype, zero):
+    x = np.array([np.nan, 1.0, np.inf, -np.inf, 3e38], np.float32)
+    info = np.iinfo(dtype)
+    wanted = [zero, zero + 2, info.max, info.min, info.max]
+    np.testing.assert_array_equal(quantised.quantise(x, 0.5, zero, dtype), wanted)
+    assert quantised.quantise(np.float32(np.nan), 0.5, zero, dtype) == zero
