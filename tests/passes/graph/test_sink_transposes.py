@@ -364,7 +364,7 @@ def moved(module):
 
 
 # The cut weighs what it sees of a network, not what canonicalisation makes of the result: on rare random networks a
-# few more elements move (160 instead of 128 once in some thousands), so the networks are the same in every run.
+# few more elements move (160 instead of 128, seen once), so the networks are the same in every run.
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.data())
 def test_any_network_computes_the_same_and_moves_no_more(ir, data):
