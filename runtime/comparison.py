@@ -70,6 +70,23 @@ class Golden(Protocol):
         ...
 
 
+def in_portions(
+    tensors: Iterable[SourceTensor], nbytes: Callable[[SourceTensor], int], limit: int
+) -> Iterator[list[SourceTensor]]:
+    """Tensors in their order, in portions of about `limit` bytes each."""
+    portion: list[SourceTensor] = []
+    size = 0
+    for tensor in tensors:
+        need = nbytes(tensor)
+        if portion and size + need > limit:
+            yield portion
+            portion, size = [], 0
+        portion.append(tensor)
+        size += need
+    if portion:
+        yield portion
+
+
 # --- what a level holds ----------------------------------------------------------------------------------
 class Held(NamedTuple):
     """An array that stands for a source tensor, in the source's axis order; integers with what they mean."""

@@ -9,6 +9,7 @@ array, or a tuple of arrays for several results. Arrays of quantised tensors hol
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -56,4 +57,9 @@ def run_kernel(op: type[Operation], p: Parameters, *arrays: np.ndarray | None) -
 
 def operations() -> dict[str, type[Operation]]:
     """All operations that have a kernel, by name, those of outside packages among them."""
+    return _by_name(len(KERNELS))
+
+
+@functools.lru_cache(maxsize=1)  # kernels are only ever added, and each launch asks
+def _by_name(count: int) -> dict[str, type[Operation]]:
     return {op.name: op for op in KERNELS}

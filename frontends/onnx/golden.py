@@ -18,7 +18,7 @@ from onnx.reference import ReferenceEvaluator
 
 from ...dialects.store import Store
 from ...errors import ImportFailed, InputError
-from ...runtime.comparison import Feeds, SourceTensor
+from ...runtime.comparison import Feeds, SourceTensor, in_portions
 from .builder import GraphBuilder
 from .model import graph_inputs, read_model
 
@@ -56,17 +56,7 @@ class OnnxGolden:
 
     def portions(self, limit: int) -> Iterator[list[SourceTensor]]:
         """All tensors in the model's order, in portions of about `limit` bytes each."""
-        portion: list[SourceTensor] = []
-        size = 0
-        for tensor in self.tensors:
-            need = self._bytes.get(tensor.name, UNKNOWN_BYTES)
-            if portion and size + need > limit:
-                yield portion
-                portion, size = [], 0
-            portion.append(tensor)
-            size += need
-        if portion:
-            yield portion
+        return in_portions(self.tensors, lambda t: self._bytes.get(t.name, UNKNOWN_BYTES), limit)
 
 
 def computed_tensors(proto: onnx.ModelProto, inputs: set[str]) -> Iterator[SourceTensor]:

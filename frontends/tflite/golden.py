@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ...runtime.comparison import Feeds, SourceTensor
+from ...runtime.comparison import Feeds, SourceTensor, in_portions
 from ...runtime.kernels.quantised_elementwise import dequantise
 from .importer import input_shapes
 from .model import read_bytes, read_model
@@ -85,18 +85,7 @@ class TfliteGolden:
 
     def portions(self, limit: int) -> Iterator[list[SourceTensor]]:
         """All tensors in the model's order, in portions of about `limit` bytes each."""
-        portion: list[SourceTensor] = []
-        size = 0
-        for tensor in self.tensors:
-            source = self._by_name[tensor.name]
-            need = math.prod(source.shape) * 4
-            if portion and size + need > limit:
-                yield portion
-                portion, size = [], 0
-            portion.append(tensor)
-            size += need
-        if portion:
-            yield portion
+        return in_portions(self.tensors, lambda t: math.prod(self._by_name[t.name].shape) * 4, limit)
 
 
 def computed_tensors(source: Any) -> Iterator[SourceTensor]:
