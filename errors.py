@@ -15,6 +15,14 @@ class ImportFailed(NacreError):
     """A model file could not be read or holds what Nacre cannot import."""
 
 
+class OpenShapes(ImportFailed):
+    """Inputs of a model have open sizes, and nobody says what they are."""
+
+    def __init__(self, message: str, names: list[str]):
+        super().__init__(message)
+        self.names = names
+
+
 class CompileError(NacreError):
     """A model cannot be compiled for the target as asked."""
 

@@ -27,7 +27,7 @@ DIALECTS = {
 }
 REGISTRATIONS = "canonical*.py"
 """Files in the folders of passes that register canonicalisation patterns."""
-PASS_FOLDERS = ("passes/graph", "passes/quantise", "passes/npu", "backends/npu")
+PASS_FOLDERS = ("passes/graph", "passes/quantise", "passes/npu", "passes/ppu", "backends/npu")
 _DEFINITION = re.compile(r"^class \w+\(NacrePass\):.*?^    name = \"([a-z0-9-]+)\"$", re.M | re.S)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 
 from ..dialects.npu import Region
-from ..dialects.npu_instructions import DataOp
+from ..dialects.npu_instructions import DATA_KINDS, DataOp
 from ..dialects.types import dtype_of
 from ..errors import CompileError
 from ..runtime.interpreter import main_function
@@ -35,7 +35,7 @@ def assemble(module: ModuleOp) -> Program:
 
 
 def _signature(module: ModuleOp) -> bytes:
-    sides: dict[str, list[NodeArg]] = {"input": [], "output": [], "constant": []}
+    sides: dict[str, list[NodeArg]] = {kind: [] for kind in DATA_KINDS}
     for op in main_function(module).body.block.ops:
         if isinstance(op, DataOp):
             region: Region = op.at.data

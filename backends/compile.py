@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from xdsl.dialects.builtin import ModuleOp, TensorType
 from xdsl.passes import ModulePass
 
@@ -19,15 +20,18 @@ from ..dialects.npu import BufferType
 from ..dialects.quant import QDQ, QuantType
 from ..dialects.text import load_module
 from ..dialects.types import dtype_of, element_type, shape_of
-from ..errors import CompileError, ImportFailed, InputError
+from ..errors import CompileError, ImportFailed, InputError, OpenShapes
 from ..extensions import load_operators
 from ..passes.graph.simplify import SimplifyPass
 from ..passes.manager import Canonicalize, Cse, PassManager
 from ..passes.npu.target import set_target
+from ..passes.quantise.apply_table import apply_layers, apply_tensors
 from ..passes.quantise.calibrate import calibrate
 from ..passes.quantise.fold_qdq import FoldQdqPass
 from ..passes.quantise.parameters import SCHEMES
 from ..passes.quantise.quantise import QuantiseToQnnPass
+from ..passes.quantise.report import keep_rows, layer_rows
+from ..passes.quantise.table import QuantTable, load_table, table_text
 from ..runtime.interpreter import argument_names, expected_inputs, main_function, result_names
 from .calibration import calibration_batches
 from .program import Program, node_arg, signature_section
@@ -73,6 +77,7 @@ def compile(
     calibration_method: str = "min-max",
     shapes: Mapping[str, Sequence[int]] | None = None,
     fuse: bool = True,
+    quant_table: Any = None,
     stop_after: str | None = None,
     verify_each: bool = False,
     progress: Progress | None = None,
@@ -83,8 +88,10 @@ def compile(
     dtype: int8 (the default), uint8, int16 or int16x8 (16-bit activations, 8-bit weights), which need
     calibration data, or float32; a model that is quantised already has its own. calibration: a folder, .npz,
     iterable of {name: array}, or an ONNX Runtime CalibrationDataReader. shapes: what dynamic inputs are fixed
-    to. fuse: let the NN engine do what follows a
-    convolution. stop_after: graph, qnn, npu or schedule.
+    to; without them, the sizes of the first calibration sample of a list. fuse: let the NN engine do what follows a
+    convolution. quant_table: a YAML file, or its content as a dictionary, that gives layers types and tensors
+    ranges of their own (docs/quantisation.md); the table of all that was done is in the program's
+    report["quant_table"]. stop_after: graph, qnn, npu or schedule.
 
     Raises NacreError (CompileError, ImportFailed, MachineError, InputError) in one sentence for what cannot
     work.
@@ -96,17 +103,22 @@ def compile(
         raise CompileError(f"there is no dtype '{dtype}'; there are {', '.join(SCHEMES)} and float32")
     shapes = checked_shapes(shapes)
     family, machine = resolve_target(target)
+    table = QuantTable() if quant_table is None else load_table(quant_table)
     started = time.perf_counter()
-    module = load_model(model, shapes)
-    dtype = chosen_dtype(module, dtype, target, machine.types)
+    module = load_shaped(model, shapes, calibration)
+    if quant_table is not None:
+        check_table(table, module, dtype, target, machine.types)
+    dtype = chosen_dtype(module, table.default or dtype, target, machine.types)
     options = CompileOptions(dtype, fuse)
-    floats = refuse_level(module, dtype, stop_after) == "graph"
+    integers = dtype != "float32" or any(name != "float32" for name in table.named_types)
+    floats = refuse_level(module, integers, stop_after) == "graph"
     simplification = [SimplifyPass()]
     quantisation: list[ModulePass] = []
+    quantise = QuantiseToQnnPass(dtype)
     if QDQ in module.attributes:
         quantisation = [FoldQdqPass(), Canonicalize(), Cse()]
-    elif floats and dtype != "float32":
-        quantisation = [QuantiseToQnnPass(dtype), Canonicalize(), Cse()]
+    elif floats and integers:
+        quantisation = [quantise, Canonicalize(), Cse()]
     lowering = {level: list(passes) for level, passes in family.pipeline(machine, options).items()}
     if stop_after not in (None, "graph", "qnn", *lowering):
         raise CompileError(f"the {family.name} family has no {stop_after} level to stop after")
@@ -115,27 +127,65 @@ def compile(
     stages.run(simplification, module, verify_each)
     signature = signature_of(module)
     set_target(module, target)
+    if floats and quant_table is not None:
+        apply_layers(module, table)
     if quantisation and floats and not (stop_after == "graph" and calibration is None):
-        _calibrate(module, calibration, calibration_method, dtype, progress, stages)
+        _calibrate(module, calibration, calibration_method, dtype, progress, stages, bool(table.tensors))
+    if floats and quant_table is not None:
+        apply_tensors(module, table)
     stages.levels["graph"] = module.clone()
     if stop_after != "graph":
         if quantisation or not floats:
             stages.run(quantisation, module, verify_each)
             stages.levels["qnn"] = module.clone()
         if stop_after != "qnn":
+            keep_rows(module, layer_rows(module))
             for level, passes in lowering.items():
                 stages.run(passes, module, verify_each)
                 stages.levels[level] = module if level == "schedule" else module.clone()
                 if stop_after == level:
                     break
-    report = {"seconds": stages.seconds, "target": target, "dtype": dtype}
+    report: dict[str, Any] = {"seconds": stages.seconds, "target": target, "dtype": dtype}
+    if quantise.tables:
+        report["quant_table"] = table_text(quantise.tables[-1])
     sections = {}
     if stop_after is None:
         start = time.perf_counter()
         sections = {"signature": signature, **family.encode(module, machine)}
         stages.seconds["encode"] = time.perf_counter() - start
-    report["total_seconds"] = time.perf_counter() - started  # type: ignore[assignment]
+    report["total_seconds"] = time.perf_counter() - started
     return Program(family, sections, stages.levels, report)
+
+
+def load_shaped(model: Any, shapes: Mapping[str, Sequence[int]] | None, calibration: Any) -> ModuleOp:
+    """The module of a model; sizes that nobody gives are those of a calibration sample at hand."""
+    try:
+        return load_model(model, shapes)
+    except OpenShapes as error:
+        sample = calibration[0] if isinstance(calibration, (list, tuple)) and calibration else None
+        if not isinstance(sample, Mapping) or not all(name in sample for name in error.names):
+            raise
+        return load_model(model, {**(shapes or {}), **{name: np.shape(sample[name]) for name in error.names}})
+
+
+def check_table(
+    table: QuantTable, module: ModuleOp, dtype: str | None, target: str, types: Sequence[str]
+) -> None:
+    """Raise an error where a quantisation table does not fit the model's level, the dtype or the target."""
+    if level_of(module) != "graph" or quantised_dtypes(module):
+        raise InputError(
+            "quant_table: a quantisation table is for float models, and this one is quantised already; leave it out"
+        )
+    if table.default is not None and dtype not in (None, table.default):
+        raise InputError(
+            f"quant_table: its default is {table.default}, but dtype {dtype} is asked for as well: give only one"
+        )
+    for name, entry in table.named_types.items():
+        if name != "float32" and activations_of(name) not in types:
+            raise CompileError(
+                f"quant table: {entry} is {name}, but '{target}' does not compute in it; "
+                f"it does in {', '.join(types)} and float32"
+            )
 
 
 def chosen_dtype(module: ModuleOp, dtype: str | None, target: str, types: Sequence[str]) -> str:
@@ -172,7 +222,7 @@ def quantised_dtypes(module: ModuleOp) -> list[str]:
     ]
 
 
-def refuse_level(module: ModuleOp, dtype: str, stop_after: str | None) -> str:
+def refuse_level(module: ModuleOp, integers: bool, stop_after: str | None) -> str:
     """The level a module is at. Raises CompileError where it is too low, or `stop_after` is never reached."""
     level = level_of(module)
     if level not in ("graph", "qnn"):
@@ -180,7 +230,7 @@ def refuse_level(module: ModuleOp, dtype: str, stop_after: str | None) -> str:
             f"the module is at the {level} level already, and compile begins at graph or qnn: run it with "
             "nacre run, lower it with nacre opt, or make a .nacre file of address form with nacre asm"
         )
-    if stop_after == "qnn" and level == "graph" and dtype == "float32":
+    if stop_after == "qnn" and level == "graph" and not integers:
         raise CompileError("with dtype float32 there is no qnn level to stop after")
     return level
 
@@ -283,10 +333,16 @@ def level_of(module: ModuleOp) -> str:
 
 
 def _calibrate(
-    module: ModuleOp, source: Any, method: str, dtype: str, progress: Progress | None, stages: Stages
+    module: ModuleOp,
+    source: Any,
+    method: str,
+    dtype: str,
+    progress: Progress | None,
+    stages: Stages,
+    has_table: bool,
 ) -> None:
     if source is None:
-        if _has_ranges(module):
+        if has_table or _has_ranges(module):
             return
         raise CompileError(
             f"quantising to {dtype} needs calibration data: pass a folder or .npz of representative inputs "

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from xdsl.dialects.builtin import ModuleOp
 
+from ..dialects.nacre import initial_states
 from ..dialects.npu import buffer_type
 from ..dialects.types import dtype_of, element_type, shape_of
 from ..errors import CompileError
@@ -55,15 +56,16 @@ def of_module(module: ModuleOp, sanitize: bool = False) -> Runnable:
         return of_session(Session(assemble(module), sanitize), level)
     if sanitize:
         raise CompileError(f"the sanitizers watch compiled programs, not modules at the {level} level")
+    states = initial_states(module)
     if level == "npu":
         inputs, outputs = _buffers(module)
-        return Runnable(level, inputs, outputs, lambda feeds: interpret_npu(module, feeds))
+        return Runnable(level, inputs, outputs, lambda feeds: interpret_npu(module, feeds, states=states))
     function = main_function(module)
     returned = function.get_return_op()
     assert returned is not None
     inputs = [_tensor(n, a) for n, a in zip(argument_names(function), function.args)]
     outputs = [_tensor(n, v) for n, v in zip(result_names(function), returned.operands)]
-    return Runnable(level, inputs, outputs, lambda feeds: interpret(module, feeds))
+    return Runnable(level, inputs, outputs, lambda feeds: interpret(module, feeds, states=states))
 
 
 def of_session(session: Session, level: str) -> Runnable:
@@ -81,7 +83,7 @@ def _tensor(name: str, value) -> NodeArg:
 
 
 def _buffers(module: ModuleOp) -> tuple[list[NodeArg], list[NodeArg]]:
-    sides: dict[str, list[NodeArg]] = {"input": [], "output": []}
+    sides: dict[str, list[NodeArg]] = {"input": [], "output": [], "state": []}
     function = main_function(module)
     assert function.arg_attrs is not None
     for name, argument, attributes in zip(argument_names(function), function.args, function.arg_attrs):

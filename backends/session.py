@@ -17,9 +17,10 @@ from .target import family_named
 
 
 class Session:
-    """A program loaded and ready. `sanitize` checks it for races, bounds and unwritten bytes while it runs.
+    """A program loaded and ready; its states keep their values from run to run, until `reset`.
 
-    Raises FileFormatError for a file that is none, Fault where a sanitizer finds something.
+    `sanitize` checks it for races, bounds and unwritten bytes while it runs. Raises FileFormatError for a file that is
+    none, Fault where a sanitizer finds something.
     """
 
     def __init__(self, program: str | os.PathLike[str] | Program | FlatFile, sanitize: bool = False):
@@ -75,6 +76,10 @@ class Session:
                 )
         results = self.executor.run(arrays)
         return [results[name] for name in wanted]
+
+    def reset(self) -> None:
+        """Put the initial values back into all states, as if nothing had run."""
+        self.executor.reset()
 
     def profile(self) -> dict[str, Any]:
         """Figures of one inference: cycles, seconds, DRAM traffic, memory, busy cycles by engine."""

@@ -33,6 +33,10 @@ class Executor(Protocol):
         """One inference on checked inputs."""
         ...
 
+    def reset(self) -> None:
+        """Put the initial values back into all states."""
+        ...
+
     def profile(self) -> dict[str, Any]:
         """Figures of one inference, by name."""
         ...
@@ -49,7 +53,7 @@ class TargetFamily:
     machines: names it ships; load: a machine from a name or file; legal: None or why an op cannot run;
     pipeline: the passes from graph or qnn down, by level; encode: a lowered module as file sections;
     executor: what runs them; disassemble: the lowered module again, of which `encode` gives the same
-    sections; reorders: whether the pipeline sums an op's floats in an order of its own.
+    sections; reorders: whether the pipeline may change the last bits of an op's floats.
     """
 
     name: str

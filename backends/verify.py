@@ -133,6 +133,7 @@ def verify(
     calibration_method: str = "min-max",
     shapes: Mapping[str, Sequence[int]] | None = None,
     fuse: bool = True,
+    quant_table: Any = None,
     min_sqnr: float = MIN_SQNR,
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda text: print(f"nacre: {text}", file=sys.stderr),
@@ -151,7 +152,7 @@ def verify(
     golden = golden_of(model, shapes, say)
     compiled = compile(
         model, target=target, dtype=dtype, calibration=calibration, calibration_method=calibration_method,
-        shapes=shapes, fuse=fuse, progress=progress,
+        shapes=shapes, fuse=fuse, quant_table=quant_table, progress=progress,
         stop_after="qnn" if session is not None and dtype != "float32" else None,
     )  # fmt: skip
     session = session or Session(compiled)

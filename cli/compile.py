@@ -15,6 +15,7 @@ Compile an .onnx or .tflite model (or .mlir text at the graph or qnn level) for 
   nacre compile model.onnx --target v853 --calibration samples/ -o model.nacre
   nacre compile model.onnx --dtype float32 --shape image=1,3,224,224
   nacre compile model.onnx --calibration samples.npz --stop-after qnn
+  nacre compile model.onnx --calibration samples/ --quant-table mixed.yaml
 
 Integer types need calibration data: .npy or .npz files with representative inputs.
 """
@@ -25,6 +26,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     compile_options(parser)
     parser.add_argument(
         "--stop-after", choices=("graph", "qnn", "npu", "schedule"), help="write that level as .mlir instead"
+    )
+    parser.add_argument(
+        "--write-quant-table", metavar="FILE", help="write what was quantised how, for --quant-table"
     )
     parser.add_argument("-o", "--output", metavar="OUT", help="default: the model's name, in this folder")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -47,6 +51,9 @@ def compile_options(parser: argparse.ArgumentParser) -> None:
         "--calibration-method", default="min-max", metavar="METHOD", help="min-max or percentile"
     )  # fmt: skip
     parser.add_argument(
+        "--quant-table", metavar="T.yaml", help="types of layers, ranges of tensors; see docs/quantisation.md"
+    )
+    parser.add_argument(
         "--shape", action="append", default=[], metavar="NAME=1,3,…", help="fixes an open input; repeat"
     )  # fmt: skip
     parser.add_argument("--no-fuse", action="store_true", help="keep layers apart that could be joined")
@@ -59,6 +66,7 @@ def compile_settings(args: argparse.Namespace) -> dict[str, Any]:
         "dtype": args.dtype,
         "calibration": args.calibration,
         "calibration_method": args.calibration_method,
+        "quant_table": args.quant_table,
         "shapes": parse_shapes(args.shape) or None,
         "fuse": not args.no_fuse,
     }
@@ -69,12 +77,17 @@ def run(args: argparse.Namespace) -> None:
     out = output_path(args)
     check = output.check_text_writable if args.stop_after else output.check_writable
     check(out, *files_read(args))
+    table = checked_table_path(args, out)
     settings = compile_settings(args)
     from ..backends.compile import compile
 
     with screen.progress() as progress:
         program = compile(args.model, **settings, stop_after=args.stop_after, progress=progress)
     report: dict[str, Any] = {**program.report, "output": str(out)}
+    used = report.pop("quant_table", None)
+    if table is not None:
+        write_table(table, used)
+        report["quant_table"] = str(table)
     if args.stop_after:
         from ..dialects.text import save_module
 
@@ -92,11 +105,35 @@ def run(args: argparse.Namespace) -> None:
         show(report)
 
 
+def checked_table_path(args: argparse.Namespace, out: Path) -> Path | None:
+    """Where the table used goes, if anywhere; refused before the work begins."""
+    if args.write_quant_table is None:
+        return None
+    path = Path(args.write_quant_table)
+    if args.stop_after == "graph":
+        raise output.mistake("--write-quant-table: nothing is quantised with --stop-after graph")
+    if path.absolute() == out.absolute():
+        raise output.mistake(f"--write-quant-table and -o both name '{path}': give each a file of its own")
+    output.check_writable(path, *files_read(args))
+    return path
+
+
+def write_table(path: Path, used: str | None) -> None:
+    """Write the table that a compilation used."""
+    from ..runtime.flatfile import write_whole
+
+    if used is None:
+        raise output.mistake("--write-quant-table: no layer was quantised here, so there is no table to write")
+    write_whole(path, used.encode())
+
+
 def files_read(args: argparse.Namespace) -> list[Path]:
     """The files that a compilation reads, which no output may replace."""
     calibration = Path(args.calibration) if args.calibration else None
     inside = sorted(calibration.iterdir()) if calibration is not None and calibration.is_dir() else []
     named = [calibration] if calibration is not None else []
+    if args.quant_table:
+        named.append(Path(args.quant_table))
     return [*output.with_constants(args.model), Path(args.target), *named, *inside]
 
 
@@ -128,7 +165,10 @@ def parse_shapes(given: list[str]) -> dict[str, list[int]]:
 
 def show(report: dict[str, Any]) -> None:
     """The report for people."""
-    head = {"written": report["output"], "target": report["target"], "dtype": report["dtype"]}
+    head = {"written": report["output"]}
+    if "quant_table" in report:
+        head["table"] = report["quant_table"]
+    head |= {"target": report["target"], "dtype": report["dtype"]}
     if "bytes" in report:
         head["file bytes"] = report["bytes"]
     head["compiled in"] = screen.seconds_text(report["total_seconds"])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from . import screen
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
     from ..backends.program import NodeArg
     from ..backends.session import Session
+    from ..passes.quantise.report import LayerRow
     from ..runtime.executable import Executable
+    from ..runtime.flatfile import FlatFile
 
 HELP = "show what is in a program, text or model"
 DESCRIPTION = """\
-Show a .nacre program (memory, instructions, what each layer takes and where it runs), or count what is in
-.mlir text or in a source model.
+Show a .nacre program (memory, instructions, what each layer takes, where it runs, in which type and why), or
+count what is in .mlir text or in a source model.
 
   nacre info model.nacre
   nacre info model.nacre --check      # every checksum, the constants' too
@@ -76,6 +78,7 @@ def program_info(path: str, check: bool) -> dict[str, Any]:
         **signature(session),
         "sections": {name: len(body) for name, body in file.sections.items()},
         "profile": session.profile(),
+        **program_types(session, file),
     }
     executable = getattr(session.executor, "program", None)
     if isinstance(executable, Executable):
@@ -83,6 +86,41 @@ def program_info(path: str, check: bool) -> dict[str, Any]:
     else:
         found["operations"] = operations(session.executor.module)  # type: ignore[attr-defined]
     return found
+
+
+def program_types(session: Session, file: FlatFile) -> dict[str, Any]:
+    """The layers' types: from the debug map of the npu family, from the module of others."""
+    from ..passes.quantise.report import kept_rows, rows_of
+
+    module = getattr(session.executor, "module", None)
+    kept = json.loads(bytes(file["debug"])).get("types") if "debug" in file.sections else None
+    rows = rows_of(kept) if kept else kept_rows(module) if module is not None else None
+    if rows is None:
+        return {}
+    on_host = {row.layer: {"engines": [file.family]} for row in rows}
+    return types(rows, session.profile().get("layers") or on_host)
+
+
+def types(rows: Sequence[LayerRow], profiled: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+    """Layers with type, reason, MACs and, of a program, engines; and each type's share of the MACs."""
+    from ..passes.quantise.report import share_by_type
+
+    found = []
+    for row in rows:
+        shown: dict[str, Any] = {"layer": row.layer, "operation": row.op, "type": row.type, "why": row.why}
+        if profiled is not None:
+            shown["engines"] = engines_of(row.layer, profiled)
+        found.append({**shown, "macs": row.macs})
+    return {"macs_by_type": share_by_type(rows), "layers": found}
+
+
+def engines_of(layer: str, profiled: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The engines of the program's layers that hold a layer, itself or fused with others; none: it is gone."""
+    parts = set(layer.split("+"))
+    held = [x["engines"] for name, x in profiled.items() if name == layer] or [
+        x["engines"] for name, x in profiled.items() if parts & set(name.split("+"))
+    ]
+    return list(dict.fromkeys(engine for engines in held for engine in engines))
 
 
 def signature(session: Session) -> dict[str, Any]:
@@ -98,7 +136,7 @@ def sides(values: Sequence[NodeArg]) -> list[dict[str, Any]]:
 def executable_info(program: Executable) -> dict[str, Any]:
     """Memory plan and instructions of a program of the npu family."""
     plan = [{"name": "constants", "address": 0, "bytes": len(program.constants)}]
-    for kind, bindings in (("input", program.inputs), ("output", program.outputs)):
+    for kind, bindings in (("input", program.inputs), ("output", program.outputs), ("state", program.states)):
         for name, region in bindings:
             plan.append({"name": f"{kind} {name}", "address": region.address, "bytes": region.nbytes})
     plan.append({"name": "all of DRAM", "address": 0, "bytes": program.dram_bytes})
@@ -106,7 +144,6 @@ def executable_info(program: Executable) -> dict[str, Any]:
         "memory": plan,
         "sram_bytes": program.machine.sram_bytes,
         "operations": dict(Counter(c.cls.name for c in program.commands).most_common()),
-        "kernels": {name: kernel.operation for name, kernel in program.kernels.items()},
     }
 
 
@@ -115,6 +152,7 @@ def model_info(path: str, shapes: Sequence[str]) -> dict[str, Any]:
     """What a source model or text holds."""
     from ..backends.compile import load_model
     from ..backends.runnable import of_module
+    from ..passes.quantise.report import kept_rows, layer_rows
     from .compile import parse_shapes
 
     module = load_model(path, parse_shapes(list(shapes)) or None)
@@ -131,6 +169,9 @@ def model_info(path: str, shapes: Sequence[str]) -> dict[str, Any]:
         found["profile"] = runnable.session.profile()
     elif runnable.level in ("graph", "qnn"):
         found["macs"] = sum(multiplications(module).values())
+    rows = kept_rows(module) if runnable.level in ("npu", "schedule") else layer_rows(module)
+    if rows is not None:
+        found |= types(rows, found["profile"]["layers"] if "profile" in found else None)
     return found
 
 
@@ -159,18 +200,12 @@ def constants(module: ModuleOp) -> dict[str, int]:
 
 def multiplications(module: ModuleOp) -> dict[str, int]:
     """MACs of convolutions and matrix products, by op."""
-    from ..dialects.declarative import DeclarativeOp
-    from ..dialects.types import shape_of
-    from ..runtime import cost
+    from ..runtime.macs import macs_of
 
-    formulas = (cost.conv_steps, cost.conv_transpose_steps, cost.matmul_steps)
     found: Counter[str] = Counter()
     for op in module.walk():
-        formula = cost.LAUNCH_COST.get(op.name)
-        if formula in formulas and isinstance(op, DeclarativeOp):
-            inputs = tuple(SimpleNamespace(shape=shape_of(v)) for v in op.operands)
-            outputs = tuple(SimpleNamespace(shape=shape_of(v)) for v in op.results)
-            found[op.name] += formula(op.parameters(), inputs, outputs)  # type: ignore[arg-type]
+        if macs := macs_of(op):
+            found[op.name] += macs
     return dict(found)
 
 
@@ -184,6 +219,9 @@ def show(found: Mapping[str, Any]) -> None:
         for index, a in enumerate(found[side]):
             label = side if index == 0 else " " * index
             head[label] = f"{a['name']}  {a['type']}{a['shape']}"
+    if found.get("macs_by_type"):
+        shares = (f"{type_} {share:.1%}" for type_, share in found["macs_by_type"].items())
+        head["macs by type"] = ", ".join(shares)
     screen.show_pairs(head | screen.profile_pairs(profile))
     if "sections" in found:
         table("section", ("bytes",), [(n, size) for n, size in found["sections"].items()])
@@ -192,11 +230,31 @@ def show(found: Mapping[str, Any]) -> None:
         table("in DRAM", ("address", "bytes"), rows)
     what = "instruction" if "memory" in found else "operation"
     table(what, ("count",), list(found["operations"].items()))
-    if found.get("kernels"):
-        table("kernel", ("operation",), [(f"@{n}", op) for n, op in found["kernels"].items()])
+    if profile.get("kernels"):
+        spent = [
+            (f"@{n}", k["launches"], k["cycles"], sum(k["instructions"].values()), f"{k['divergence']:.0%}")
+            for n, k in profile["kernels"].items()
+        ]
+        table("kernel", ("launches", "cycles", "instructions", "idle lanes"), spent)
     if profile.get("layers"):
         print()
         screen.show_layers(profile["layers"])
+    show_types(found.get("layers", ()))
+
+
+def show_types(layers: Sequence[Mapping[str, Any]]) -> None:
+    """A row a layer: where it runs, in which type and why."""
+    if not layers:
+        return
+    compiled = "engines" in layers[0]
+    columns = ("layer", *(["runs on"] if compiled else []), "type and why", "MACs")
+    rows = []
+    for x in layers:
+        engines = [" ".join(x["engines"]) or "(gone)"] if compiled else []
+        why = f": {x['why']}" if x["why"] else ""
+        rows.append((x["layer"] or f"({x['operation']})", *engines, f"{x['type']}{why}", x["macs"]))
+    print()
+    screen.show_table("", columns, rows, text=len(columns) - 1)
 
 
 def table(what: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
     from xdsl.passes import ModulePass
 
-HELP = "run passes over .mlir text"
+HELP = "run passes over .mlir text, or over OpenCL C kernels"
 DESCRIPTION = """\
 Run passes over .mlir text of any level and print the result.
 
   nacre opt model.graph.mlir -p graph-simplify
   nacre opt model.graph.mlir -p 'quantise-to-qnn{dtype=uint8},cse' -o q.mlir
   nacre opt model.npu.mlir -p 'npu-tile{target=tiny}' --time-passes
+  nacre opt kernel.cl -D T=float -p canonicalize,ppu-rotate-loops,ppu-hoist,cse
   nacre opt --list
 
 Constants above 64 elements lie in a .safetensors file beside the text; -o writes both.
@@ -30,7 +31,10 @@ Constants above 64 elements lie in a .safetensors file beside the text; -o write
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("file", nargs="?", metavar="FILE.mlir", help="the text; - for stdin")
+    parser.add_argument("file", nargs="?", metavar="FILE.mlir", help="the text, or a .cl source; - for stdin")
+    parser.add_argument(
+        "-D", action="append", default=[], dest="defines", metavar="NAME[=VALUE]", help="a macro for a .cl file; repeat"
+    )  # fmt: skip
     parser.add_argument("-p", "--passes", default="", metavar="PASSES", help="'pass-a,pass-b{x=1 y=true}'")
     parser.add_argument("--list", action="store_true", help="show all passes and their options")
     parser.add_argument("-o", "--output", metavar="OUT.mlir", help="default: stdout")
@@ -59,9 +63,30 @@ def run(args: argparse.Namespace) -> None:
     for name in args.print_after:
         if name not in (names := [p.name for p in passes]):
             raise output.mistake(f"--print-after={name}: the pipeline has no such pass{near(name, names)}")
-    module = read_module(args.file)
+    module = read_kernels(args.file, args.defines) if is_source(args.file) else read_module(args.file)
+    if args.defines and not is_source(args.file):
+        raise output.mistake("-D is for .cl sources; text has its values already")
     apply(passes, module, args)
     write(module, args)
+
+
+def is_source(file: str) -> bool:
+    """Whether a file holds OpenCL C."""
+    return file.endswith(".cl")
+
+
+def read_kernels(file: str, defines: list[str]) -> ModuleOp:
+    """The kernels of an OpenCL C source as ppu functions. Raises NacreError where it cannot be read or is wrong."""
+    from ..frontends.opencl import compile_opencl
+    from ..passes.ppu import canonical_ppu  # noqa: F401  registers what canonicalize does with kernels
+
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise NacreError(f"'{file}' cannot be read: {reason}") from None
+    macros = {name: value if equals else "1" for name, equals, value in (d.partition("=") for d in defines)}
+    return compile_opencl(text, file, defines=macros)
 
 
 def read_module(file: str) -> ModuleOp:
@@ -69,11 +94,15 @@ def read_module(file: str) -> ModuleOp:
     from xdsl.context import Context
     from xdsl.universe import Universe
 
-    from ..dialects.text import load_module, parse_module
+    from ..dialects.text import DIALECTS, load_module, parse_module
 
     context = Context()
-    for name, factory in Universe.get_multiverse().all_dialects.items():
+    installed = Universe.get_multiverse().all_dialects
+    for name, factory in installed.items():
         context.register_dialect(name, factory)
+    for dialect in DIALECTS:  # those of outside packages, which need no universe of their own
+        if dialect.name not in installed:
+            context.load_dialect(dialect)
     if file == "-":
         return parse_module(sys.stdin.read(), context, "<stdin>")
     return load_module(file, context)

@@ -145,10 +145,10 @@ def seconds_text(seconds: float) -> str:
 
 
 def profile_pairs(profile: Mapping[str, Any]) -> dict[str, Any]:
-    """A profile as lines to show; layers are left to a table."""
+    """A profile as lines to show; layers and kernels are left to tables."""
     shown: dict[str, Any] = {}
     for name, value in profile.items():
-        if name == "layers" or value is None:
+        if name in ("layers", "kernels") or value is None:
             continue
         if name == "busy_cycles":
             shown["busy cycles"] = "  ".join(f"{engine} {number(cycles)}" for engine, cycles in value.items())

@@ -101,18 +101,16 @@ class Parameters(Mapping[str, Any]):
 
 def attribute_of(value: Any) -> Attribute:
     """A Python value as the attribute that stands for it."""
-    return value if isinstance(value, Attribute) else _attribute(type(value), _key(value))  # type: ignore[arg-type]
-
-
-def _key(value: Any) -> Any:
-    if not isinstance(value, (tuple, list)):
+    if isinstance(value, Attribute):
         return value
-    floats = any(isinstance(v, (float, np.floating)) for v in value)
-    return tuple(float(v) if floats else int(v) for v in value)
+    if not isinstance(value, (tuple, list)):
+        return _attribute(type(value), value)  # type: ignore[arg-type]
+    element = float if any(isinstance(v, (float, np.floating)) for v in value) else int
+    return _attribute(type(value), tuple(map(element, value)), element)  # type: ignore[arg-type]
 
 
-@functools.lru_cache(maxsize=65536)  # typed by the class beside the value: True == 1 == 1.0
-def _attribute(kind: type, value: Any) -> Attribute:
+@functools.lru_cache(maxsize=65536)  # typed by the classes beside the value: True == 1 == 1.0, (1, 0) == (1.0, 0.0)
+def _attribute(kind: type, value: Any, element: type | None = None) -> Attribute:
     if issubclass(kind, (bool, np.bool_)):
         return BoolAttr.from_bool(bool(value))
     if issubclass(kind, (int, np.integer)):
@@ -121,7 +119,7 @@ def _attribute(kind: type, value: Any) -> Attribute:
         return FloatAttr(float(np.float32(value)), f32)
     if issubclass(kind, str):
         return StringAttr(value)
-    if issubclass(kind, (tuple, list)) and any(isinstance(v, float) for v in value):
+    if issubclass(kind, (tuple, list)) and element is float:
         return floats_attribute(value)
     if issubclass(kind, (tuple, list)):
         return DenseArrayBase.from_list(i64, list(value))

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, TensorType
+from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, IntegerType, TensorType
 from xdsl.ir import Attribute, Dialect, Operation, SSAValue
 from xdsl.irdl import (
     irdl_op_definition,
@@ -28,11 +28,8 @@ from xdsl.irdl import (
 from xdsl.parser import Parser
 from xdsl.printer import Printer
 from xdsl.traits import ConstantLike, Pure
-from xdsl.utils.exceptions import VerifyException
 
 from .declarative import (
-    Canonicalizes,
-    DeclarativeOp,
     flag,
     integer,
     ints,
@@ -45,20 +42,20 @@ from .declarative import (
     string,
     value_of,
 )
+from .graph_base import GraphOp, axis_of, broadcast_shape, fail
+from .graph_index import (  # noqa: F401  OPS takes them in
+    CumprodOp,
+    CumsumOp,
+    GatherElementsOp,
+    GridSampleOp,
+    ScanOp,
+    ScatterElementsOp,
+    TopkOp,
+)
+from .graph_recurrent import GruCellOp, GruResetOp, LstmCellOp  # noqa: F401
 from .nacre import array_of, constant_attribute, element_matches, store_of
 from .store import Store
-from .types import element_of, element_type, f32, i1, i32, i64, shape_of, tensor
-
-
-def fail(op: Operation, message: str) -> VerifyException:
-    """A verifier's complaint that starts with the op's name."""
-    return VerifyException(f"{op.name}: {message}")
-
-
-class GraphOp(DeclarativeOp):
-    """An operation without side effects."""
-
-    traits = traits_def(Pure(), Canonicalizes())
+from .types import element_of, element_type, f32, i1, i32, i64, shape_of, storage_of, tensor
 
 
 # --- constants -------------------------------------------------------------------------------------------
@@ -402,14 +399,6 @@ class MatmulOp(GraphOp):
 
 
 # --- elementwise -----------------------------------------------------------------------------------------
-def broadcast_shape(op: Operation, *shapes: Sequence[int]) -> tuple[int, ...]:
-    """The common shape under numpy's broadcasting."""
-    try:
-        return tuple(int(d) for d in np.broadcast_shapes(*(tuple(s) for s in shapes)))
-    except ValueError:
-        raise fail(op, f"the shapes {', '.join(str(list(s)) for s in shapes)} do not broadcast") from None
-
-
 class BinaryOp(GraphOp):
     """An elementwise function of two tensors with numpy's broadcasting."""
 
@@ -470,6 +459,37 @@ class PowOp(BinaryOp):
     """a to the power of b."""
 
     name = "graph.pow"
+
+
+@irdl_op_definition
+class FmodOp(BinaryOp):
+    """a − b · n with the whole number n that leaves a's sign and less than |b|: exact, as C's fmod and %.
+
+    By 0 it is NaN, of integers 0.
+    """
+
+    name = "graph.fmod"
+
+
+BITWISE = ("and", "or", "xor", "left", "right")
+
+
+@irdl_op_definition
+class BitwiseOp(BinaryOp):
+    """An operation on the bits of integers: and, or, xor, or a shift of a by b bits, left or right.
+
+    Shifts to the right copy the sign of signed integers; by as many bits as there are, or more, nothing else is left.
+    """
+
+    name = "graph.bitwise"
+    operation = string()
+
+    def infer(self) -> Sequence[Attribute]:
+        if self.parameters().operation not in BITWISE:
+            raise fail(self, f"the operation is one of {', '.join(BITWISE)}")
+        if not isinstance(storage_of(element_type(self.a)), IntegerType):
+            raise fail(self, f"integers are expected, not {element_type(self.a)}")
+        return super().infer()
 
 
 @irdl_op_definition
@@ -610,6 +630,13 @@ class CosOp(UnaryOp):
 
 
 @irdl_op_definition
+class AtanOp(UnaryOp):
+    """Arc tangent, in (−π/2, π/2)."""
+
+    name = "graph.atan"
+
+
+@irdl_op_definition
 class ReluOp(UnaryOp):
     """max(x, 0)."""
 
@@ -693,13 +720,6 @@ class CastOp(GraphOp):
 
 
 # --- along axes ------------------------------------------------------------------------------------------
-def axis_of(op: Operation, axis: int, rank: int) -> int:
-    """A non-negative axis below the rank."""
-    if not 0 <= axis < rank:
-        raise fail(op, f"axis {axis} is outside a tensor of rank {rank}")
-    return axis
-
-
 @irdl_op_definition
 class SoftmaxOp(GraphOp):
     """e^(x − max) / Σ e^(x − max) along one axis."""
@@ -738,6 +758,13 @@ class ReduceSumOp(ReduceOp):
     """Sum."""
 
     name = "graph.reduce_sum"
+
+
+@irdl_op_definition
+class ReduceProdOp(ReduceOp):
+    """Product."""
+
+    name = "graph.reduce_prod"
 
 
 @irdl_op_definition

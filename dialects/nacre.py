@@ -1,5 +1,5 @@
-"""What all levels share: constants in a store, the source tensor a value stands for, the compilation's
-target.
+"""What all levels share: constants in a store, states kept between runs, the source tensor a value stands for, the
+compilation's target.
 """
 
 from __future__ import annotations
@@ -8,13 +8,33 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, ModuleOp, TensorType, i1
+from xdsl.dialects.builtin import (
+    DenseIntOrFPElementsAttr,
+    FlatSymbolRefAttrConstr,
+    ModuleOp,
+    StringAttr,
+    SymbolNameConstraint,
+    SymbolRefAttr,
+    TensorType,
+    i1,
+)
 from xdsl.ir import Attribute, Data, Dialect, Operation, SSAValue
-from xdsl.irdl import irdl_attr_definition
-from xdsl.parser import AttrParser
+from xdsl.irdl import (
+    IRDLOperation,
+    irdl_attr_definition,
+    irdl_op_definition,
+    operand_def,
+    prop_def,
+    result_def,
+    traits_def,
+)
+from xdsl.parser import AttrParser, Parser
 from xdsl.printer import Printer
+from xdsl.traits import MemoryReadEffect, MemoryWriteEffect, SymbolOpInterface
+from xdsl.utils.exceptions import VerifyException
 
 from ..errors import NacreError
+from .declarative import float_text, parse_parameter, parse_parameters, print_parameter, print_parameters
 from .store import Store
 from .types import dtype_of, element_of, storage_of, tensor
 
@@ -104,8 +124,6 @@ class SourceAttr(Data[tuple[Source, ...]]):
         return tuple(parser.parse_comma_separated_list(parser.Delimiter.ANGLE, one))
 
     def print_parameter(self, printer: Printer) -> None:
-        from .declarative import float_text
-
         with printer.in_angle_brackets():
             for index, source in enumerate(self.data):
                 printer.print_string(", " if index else "")
@@ -196,6 +214,133 @@ def element_matches(value: Attribute, element: Attribute) -> bool:
     return isinstance(value, BlobAttr)
 
 
+# --- states ----------------------------------------------------------------------------------------------
+@irdl_op_definition
+class StateOp(IRDLOperation):
+    """A tensor that keeps its value between runs: `nacre.state @h dense<0.0> : tensor<1x128xf32>`.
+
+    The value is what it holds before the first run and after a reset; of a quantised type, its stored integers.
+    """
+
+    name = "nacre.state"
+    sym_name = prop_def(SymbolNameConstraint())
+    value = prop_def(Attribute)
+    type = prop_def(TensorType)
+    traits = traits_def(SymbolOpInterface())
+
+    @staticmethod
+    def of(symbol: str, array: np.ndarray, store: Store, element: Attribute | None = None) -> StateOp:
+        """A state that begins as an array; `element` where it is not the dtype's own (a quantised type)."""
+        array = np.asarray(array)
+        type_ = tensor(array.shape, element if element is not None else element_of(array.dtype))
+        value = constant_attribute(array, store, symbol)
+        return StateOp.create(properties={"sym_name": StringAttr(symbol), "value": value, "type": type_})
+
+    def array(self) -> np.ndarray:
+        """The initial value; quantised types give their stored integers."""
+        return array_of(self.value, self.type, self)
+
+    def verify_(self) -> None:
+        if not element_matches(self.value, self.type.element_type):
+            name = self.sym_name.data
+            raise VerifyException(f"nacre.state @{name}: the value's elements are not those of {self.type}")
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(" ")
+        printer.print_symbol_name(self.sym_name.data)
+        printer.print_string(" ")
+        print_parameter(printer, self.value)
+        print_parameters(printer, self.attributes)
+        if getattr(self.value, "type", None) != self.type:  # `dense<…> : type` says it already
+            printer.print_string(" : ")
+            printer.print_attribute(self.type)
+
+    @classmethod
+    def parse(cls, parser: Parser) -> StateOp:
+        symbol = parser.parse_symbol_name()
+        value = parse_parameter(parser)
+        attributes = parse_parameters(parser)
+        type_: Attribute | None = getattr(value, "type", None)
+        if parser.parse_optional_punctuation(":"):
+            type_ = parser.parse_type()
+        if type_ is None:
+            parser.raise_error("a state whose value lies in a store needs ': type'")
+        op = cls.create(properties={"sym_name": symbol, "value": value, "type": type_})
+        op.attributes |= attributes
+        return op
+
+
+class StateAccessOp(IRDLOperation):
+    """An operation on a state of the module; the accesses of a run happen in the program's order."""
+
+    state = prop_def(FlatSymbolRefAttrConstr)
+
+    def symbol(self) -> str:
+        """The state's name."""
+        return self.state.root_reference.data
+
+    def check(self, type_: Attribute) -> None:
+        """Raise VerifyException where the module has no such state of that type. Outside a module nothing is known."""
+        module = self.get_toplevel_object()
+        if not isinstance(module, ModuleOp):
+            return
+        found = states_of(module).get(self.symbol())
+        if found is None:
+            raise VerifyException(f"{self.name}: the module has no state @{self.symbol()}")
+        if found.type != type_:
+            raise VerifyException(f"{self.name}: the state @{self.symbol()} is {found.type}, not {type_}")
+
+
+@irdl_op_definition
+class ReadStateOp(StateAccessOp):
+    """What a state holds: `%h = nacre.read_state @h : tensor<1x128xf32>`, the last write's value or, before any in
+    this run, what the run before left.
+    """
+
+    name = "nacre.read_state"
+    result = result_def(TensorType)
+    traits = traits_def(MemoryReadEffect())
+    assembly_format = "$state attr-dict `:` type($result)"
+
+    @staticmethod
+    def of(state: StateOp) -> ReadStateOp:
+        """A read of a state."""
+        return ReadStateOp.create(
+            properties={"state": SymbolRefAttr(state.sym_name.data)}, result_types=[state.type]
+        )
+
+    def verify_(self) -> None:
+        self.check(self.result.type)
+
+
+@irdl_op_definition
+class WriteStateOp(StateAccessOp):
+    """A state's new value: `nacre.write_state @h, %h1 : tensor<1x128xf32>`."""
+
+    name = "nacre.write_state"
+    value = operand_def(TensorType)
+    traits = traits_def(MemoryWriteEffect())
+    assembly_format = "$state `,` $value attr-dict `:` type($value)"
+
+    @staticmethod
+    def of(symbol: str, value: SSAValue) -> WriteStateOp:
+        """A write to a state by its name."""
+        return WriteStateOp.create(operands=[value], properties={"state": SymbolRefAttr(symbol)})
+
+    def verify_(self) -> None:
+        self.check(self.value.type)
+
+
+def states_of(module: ModuleOp) -> dict[str, StateOp]:
+    """The states of a module by name, in its order."""
+    return {op.sym_name.data: op for op in module.ops if isinstance(op, StateOp)}
+
+
+def initial_states(module: ModuleOp) -> dict[str, np.ndarray]:
+    """What the states of a module hold before the first run: arrays of their own, by name."""
+    return {name: np.array(op.array()) for name, op in states_of(module).items()}
+
+
 # --- source tensors --------------------------------------------------------------------------------------
 def sources_of(value: SSAValue) -> tuple[Source, ...]:
     """The source tensors a value holds, none for an untracked value."""
@@ -220,4 +365,4 @@ def set_sources(value: SSAValue, sources: tuple[Source, ...]) -> None:
             owner.attributes.pop(key, None)
 
 
-NACRE = Dialect("nacre", [], [BlobAttr, StoreAttr, SourceAttr])
+NACRE = Dialect("nacre", [StateOp, ReadStateOp, WriteStateOp], [BlobAttr, StoreAttr, SourceAttr])

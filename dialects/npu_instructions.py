@@ -7,9 +7,11 @@ runtime/cost.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 from xdsl.dialects.builtin import (
+    ArrayAttr,
     DenseArrayBase,
     DictionaryAttr,
     IntegerAttr,
@@ -398,9 +400,22 @@ class DequantiseOp(Instruction):
     zero = field("i", 0)
 
 
+@instruction(0x33, Queue.PPU)
+class ConvertOp(Instruction):
+    """dst = src as another floating-point type, rounded to the nearest."""
+
+    name = "npu.convert"
+    src = reads("f16, f32 or f64")
+    dst = writes("f16, f32 or f64")
+
+
 @instruction(0x32, Queue.PPU)
 class LaunchOp(Instruction):
-    """Run a kernel of the module on buffers; `scalars` are the parameters that the symbol leaves open."""
+    """Run a kernel on buffers, for every work item of a grid.
+
+    Its pointers are the inputs, the partial results (if it takes any), the outputs; its numbers the scalars. `kernel`
+    names an npu.kernel in buffer form, whose parameters tiling asks for, and the ppu.func itself in address form.
+    """
 
     name = "npu.launch"
     inputs = reads(arity=MANY)
@@ -408,6 +423,7 @@ class LaunchOp(Instruction):
     outputs = writes(arity=MANY)
     kernel = field("symbol")
     scalars = field("list", ())
+    grid = field("list", (1,), "work items along one to three dimensions, the fastest first")
 
 
 def check_copy(op: Instruction) -> None:
@@ -597,12 +613,12 @@ def dense_layout(value: SSAValue) -> Layout | None:
 
 
 # --- address form: what lies in memory before the first instruction ---------------------------------------
-DATA_KINDS = ("input", "output", "constant")
+DATA_KINDS = ("input", "output", "constant", "state")
 
 
 @irdl_op_definition
 class DataOp(IRDLOperation):
-    """Something in DRAM: an input or output that the host sees, or a constant.
+    """Something in DRAM: an input or output that the host sees, a state of the module, or a constant.
 
     npu.data "input" input at dram[0] 1x8x8x1xf32
     npu.data "w" constant at dram[1024] 3x3x1x8xi8 = #nacre.blob<…>
@@ -628,7 +644,7 @@ class DataOp(IRDLOperation):
         if self.kind.data not in DATA_KINDS:
             raise VerifyException(f"npu.data: the kind is one of {', '.join(DATA_KINDS)}")
         if (self.kind.data == "constant") == isinstance(self.value, StringAttr):
-            raise VerifyException("npu.data: constants have a value, inputs and outputs have none")
+            raise VerifyException("npu.data: constants have a value, inputs and outputs have none, nor have states")
 
     def print(self, printer: Printer) -> None:
         printer.print_string(" ")
@@ -696,43 +712,44 @@ class TensorOp(IRDLOperation):
 # --- kernels of the programmable engine ------------------------------------------------------------------
 @irdl_op_definition
 class KernelOp(IRDLOperation):
-    """A kernel of the programmable engine that is built into it, by the operation it computes.
+    """What a launch computes: the operation, its parameters for the whole layer, and the function that does it.
 
-        npu.kernel @softmax_3 "graph.softmax" {axis = 1}
-        npu.kernel @conv_4 "graph.conv" {strides = [1, 1], …} open ["pads" 4]
+        npu.kernel @softmax_3 "graph.softmax" {axis = 1} runs @softmax_f32
+        npu.kernel @conv_4 "ppu.conv" {pads = [1, 1, 1, 1], strides = [1, 1], …} open ["pads"] runs @conv_f32
 
-    Parameters named behind `open` come with each launch, as that many scalars.
+    Parameters named behind `open` differ from tile to tile.
     """
 
     name = "npu.kernel"
     sym_name = prop_def(SymbolNameConstraint())
     operation = prop_def(StringAttr)
     settings = prop_def(DictionaryAttr)
-    open_names = prop_def(StringAttr)
-    open_sizes = prop_def(DenseArrayBase)
+    open_names = prop_def(ArrayAttr[StringAttr])
+    function = prop_def(SymbolNameConstraint())
     irdl_options = (ParsePropInAttrDict(),)
     traits = traits_def(SymbolOpInterface())
 
     @staticmethod
-    def of(symbol: str, operation: str, settings: Parameters, open_: dict[str, int]) -> KernelOp:
-        """A kernel for an operation; `open_` gives the number of scalars of each open parameter."""
+    def of(
+        symbol: str, operation: str, settings: Parameters, open_: Sequence[str], function: str
+    ) -> KernelOp:
+        """A kernel for an operation; `open_` names the parameters that tiles set for themselves."""
         return KernelOp.create(
             properties={
                 "sym_name": StringAttr(symbol),
                 "operation": StringAttr(operation),
-                "settings": DictionaryAttr({n: _setting(v) for n, v in settings.items() if n not in open_}),
-                "open_names": StringAttr(",".join(open_)),
-                "open_sizes": attribute_of(tuple(open_.values())),
+                "settings": DictionaryAttr({n: _setting(v) for n, v in settings.items()}),
+                "open_names": ArrayAttr([StringAttr(n) for n in open_]),
+                "function": StringAttr(function),
             }
         )
 
-    def open(self) -> dict[str, int]:
-        """Number of scalars by open parameter."""
-        names = [n for n in self.open_names.data.split(",") if n]
-        return dict(zip(names, value_of(self.open_sizes)))
+    def open(self) -> list[str]:
+        """Names of the parameters that differ from tile to tile."""
+        return [n.data for n in self.open_names]
 
     def parameters(self) -> Parameters:
-        """The parameters that are settled."""
+        """All parameters, the open ones as they are for the whole layer."""
         return Parameters({n: value_of(a) for n, a in self.settings.data.items()})
 
     def print(self, printer: Printer) -> None:
@@ -742,9 +759,9 @@ class KernelOp(IRDLOperation):
         printer.print_string_literal(self.operation.data)
         print_parameters(printer, self.settings.data)
         if self.open():
-            printer.print_string(" open [")
-            printer.print_string(", ".join(f'"{n}" {k}' for n, k in self.open().items()))
-            printer.print_string("]")
+            printer.print_string(" open [" + ", ".join(f'"{n}"' for n in self.open()) + "]")
+        printer.print_string(" runs ")
+        printer.print_symbol_name(self.function.data)
         if self.attributes:
             printer.print_string(" attributes")
             print_parameters(printer, self.attributes)
@@ -753,14 +770,12 @@ class KernelOp(IRDLOperation):
     def parse(cls, parser: Parser) -> KernelOp:
         symbol = parser.parse_symbol_name().data
         operation = parser.parse_str_literal()
-        settings = parse_parameters(parser)
-        open_: dict[str, int] = {}
+        settings = Parameters({n: value_of(a) for n, a in parse_parameters(parser).items()})
+        open_: list[str] = []
         if parser.parse_optional_keyword("open"):
-            pairs = parser.parse_comma_separated_list(
-                parser.Delimiter.SQUARE, lambda: (parser.parse_str_literal(), parser.parse_integer())
-            )
-            open_ = dict(pairs)
-        op = cls.of(symbol, operation, Parameters(settings), open_)
+            open_ = parser.parse_comma_separated_list(parser.Delimiter.SQUARE, parser.parse_str_literal)
+        parser.parse_keyword("runs")
+        op = cls.of(symbol, operation, settings, open_, parser.parse_symbol_name().data)
         if parser.parse_optional_keyword("attributes"):
             op.attributes |= parse_parameters(parser)
         return op

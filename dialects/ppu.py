@@ -2,7 +2,7 @@
 
 A function is what *one* work item does. Values are i1, i8, i16, i32, i64 and f32 (integers carry no sign;
 operations do), pointers `!ppu.ptr<f32, global>`. Differing paths of work items are `ppu.if` and `ppu.loop`; there is
-no branch. What the operations compute is defined in runtime/ppu.py.
+no branch. What the operations compute is defined in runtime/ppu/arithmetic.py.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from enum import Enum
-from typing import ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from xdsl.dialects.builtin import (
     ArrayAttr,
+    BytesAttr,
+    DenseArrayBase,
     FloatAttr,
     FunctionType,
     IntegerAttr,
@@ -43,8 +45,19 @@ from xdsl.printer import Printer
 from xdsl.traits import IsolatedFromAbove, IsTerminator, Pure, SymbolOpInterface
 from xdsl.utils.exceptions import VerifyException
 
-from .declarative import DeclarativeOp, flag, float_text, integer, parse_operands, string
-from .types import f32, i1, i8, i16, i32, i64
+from .declarative import (
+    Canonicalizes,
+    DeclarativeOp,
+    flag,
+    float_text,
+    integer,
+    ints,
+    parse_operands,
+    parse_parameters,
+    print_parameters,
+    string,
+)
+from .types import DTYPE_OF, element_of, f32, i1, i8, i16, i32, i64
 
 INTEGERS: tuple[Attribute, ...] = (i8, i16, i32, i64)
 SCALARS: tuple[Attribute, ...] = (i1, *INTEGERS, f32)
@@ -143,7 +156,7 @@ class Unary(Computation):
 
     input = operand_def(AnyAttr())
     result = result_def(AnyAttr())
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), Canonicalizes())
 
 
 class Binary(Computation):
@@ -152,7 +165,7 @@ class Binary(Computation):
     lhs = operand_def(AnyAttr())
     rhs = operand_def(AnyAttr())
     result = result_def(AnyAttr())
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), Canonicalizes())
 
 
 NUMBERS: tuple[Attribute, ...] = (*INTEGERS, f32)
@@ -360,7 +373,7 @@ class FmaOp(Computation):
     b = operand_def(AnyAttr())
     c = operand_def(AnyAttr())
     result = result_def(AnyAttr())
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), Canonicalizes())
     ALLOWED: ClassVar = (f32,)
 
 
@@ -373,7 +386,7 @@ class CompareOp(DeclarativeOp):
     rhs = operand_def(AnyAttr())
     result = result_def(AnyAttr())
     predicate = string()
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), Canonicalizes())
 
     def infer(self) -> Sequence[Attribute]:
         predicate = self.parameters().predicate
@@ -394,7 +407,7 @@ class SelectOp(DeclarativeOp):
     chosen = operand_def(AnyAttr())
     other = operand_def(AnyAttr())
     result = result_def(AnyAttr())
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), Canonicalizes())
 
     def infer(self) -> Sequence[Attribute]:
         check(self, self.condition, (i1,))
@@ -428,7 +441,7 @@ class ConstantOp(IRDLOperation):
     name = "ppu.constant"
     value = prop_def(Attribute)
     result = result_def(AnyAttr())
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), Canonicalizes())
 
     @classmethod
     def of(cls, value: bool | int | float, type_: Attribute, location: LocationAttr | None = None) -> Self:
@@ -452,15 +465,7 @@ class ConstantOp(IRDLOperation):
             raise VerifyException(f"{self.name}: {self.result.type} is no type of the programmable engine")
 
     def print(self, printer: Printer) -> None:
-        number = self.number()
-        if self.result.type == f32:
-            bits = np.float32(number).view(np.uint32)
-            text = float_text(number) if math.isfinite(number) else f"0x{bits:08X}"
-        elif self.result.type == i1:
-            text = "true" if number else "false"
-        else:
-            text = str(number)
-        printer.print_string(f" {text}")
+        printer.print_string(f" {number_text(self.number(), self.result.type)}")
         printer.print_op_attributes(self.attributes)
         printer.print_string(" : ")
         printer.print_attribute(self.result.type)
@@ -482,6 +487,16 @@ class ConstantOp(IRDLOperation):
         op = cls.of(value, type_)
         op.attributes |= attributes
         return op
+
+
+def number_text(number: int | float, type_: Attribute) -> str:
+    """A number as text; infinities and NaN as their bits, which is MLIR's form."""
+    if type_ == f32:
+        bits = np.float32(number).view(np.uint32)
+        return float_text(number) if math.isfinite(number) else f"0x{bits:08X}"
+    if type_ == i1:
+        return "true" if number else "false"
+    return str(number)
 
 
 def number_attribute(value: bool | int | float, type_: Attribute) -> Attribute:
@@ -510,7 +525,7 @@ class ConvertOp(TypedOp):
     to_signed = flag(True)
     saturate = flag(False)
     rounding = string("rte")
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), Canonicalizes())
 
     def infer(self) -> Sequence[Attribute]:
         check(self, self.input, SCALARS)
@@ -531,7 +546,7 @@ class BitcastOp(TypedOp):
 
     name = "ppu.bitcast"
     input = operand_def(AnyAttr())
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), Canonicalizes())
 
     def infer(self) -> Sequence[Attribute]:
         source = check(self, self.input, NUMBERS)
@@ -557,6 +572,87 @@ class AllocOp(TypedOp):
         return [target]
 
 
+@irdl_op_definition
+class TableOp(TypedOp):
+    """An array of constant memory with fixed contents, one for all work items: `ppu.table [3, -1]`.
+
+    `values` are integers of the elements' width, of floats their bits, so that tables are equal where every bit is.
+    Its text, `%t = ppu.table [0.5, 0x7FC00000] {label = "t"} : !ppu.ptr<f32, constant>`, shows numbers as
+    ppu.constant does.
+    """
+
+    name = "ppu.table"
+    values = ints()
+    label = string("")
+    traits = traits_def(Pure())
+
+    @classmethod
+    def of(cls, contents: np.ndarray, label: str = "", location: LocationAttr | None = None) -> Self:
+        """A table of the elements of an array of int8 … int64 or float32."""
+        element = element_of(contents.dtype)
+        data = contents.astype(contents.dtype.newbyteorder("<"), copy=False).tobytes()
+        values = DenseArrayBase(bits_type(element), BytesAttr(data))
+        return cls.make(type=pointer(element, Space.CONSTANT), location=location, values=values, label=label)
+
+    def contents(self) -> np.ndarray:
+        """The elements, read-only."""
+        element = pointer_of(self, self.result).element
+        return np.frombuffer(self.values.data.data, DTYPE_OF[element].newbyteorder("<"))
+
+    def infer(self) -> Sequence[Attribute]:
+        target = self.result.type
+        if not isinstance(target, PointerType) or target.data.space is not Space.CONSTANT:
+            raise VerifyException(f"{self.name}: the result is a pointer to constant memory, not {target}")
+        if self.values.elt_type != bits_type(target.data.element):
+            found, wanted = self.values.elt_type, bits_type(target.data.element)
+            raise VerifyException(f"{self.name}: values of {target} are written as {wanted}, not as {found}")
+        if not self.values.data.data:
+            raise VerifyException(f"{self.name}: a table has at least one element")
+        return [target]
+
+    def print(self, printer: Printer) -> None:
+        texts = (number_text(v, pointer_of(self, self.result).element) for v in self.contents())
+        printer.print_string(f" [{', '.join(texts)}]")
+        shown = {"label": self.label} if self.label.data else {}
+        print_parameters(printer, shown | dict(self.attributes))
+        printer.print_string(" : ")
+        printer.print_attribute(self.result.type)
+
+    @classmethod
+    def parse(cls, parser: Parser) -> Self:
+        start = parser.pos
+        numbers = parser.parse_comma_separated_list(parser.Delimiter.SQUARE, parser.parse_number)
+        given = parse_parameters(parser)
+        parser.parse_punctuation(":")
+        type_ = parser.parse_type()
+        element = type_.data.element if isinstance(type_, PointerType) else i64
+        try:
+            values = DenseArrayBase.from_list(bits_type(element), [bits_of(n, element) for n in numbers])
+            parameters: dict[str, Any] = {n: a for n, a in given.items() if "." not in n}
+            op = cls.make(type=type_, values=values, **parameters)
+        except (TypeError, VerifyException) as error:
+            parser.raise_error(str(error), start, parser.pos)
+        op.attributes |= {n: a for n, a in given.items() if "." in n}
+        return op
+
+
+def bits_type(element: Attribute) -> IntegerType:
+    """The integer type that has as many bits as an element."""
+    return IntegerType(width_of(element))
+
+
+def bits_of(number: int | float, element: Attribute) -> int:
+    """A number of a text as a signed integer of the element's bits; an integer among floats is their bits already."""
+    if element != f32 and isinstance(number, float):
+        raise VerifyException(f"{number} is no number of type {element}")
+    if isinstance(number, float):
+        with np.errstate(over="ignore"):
+            return int(np.float32(number).view(np.int32))
+    bits = width_of(element)
+    low = number & ((1 << bits) - 1)
+    return low - (1 << bits) if low >> (bits - 1) else low
+
+
 # --- memory and work items -------------------------------------------------------------------------------
 @irdl_op_definition
 class LoadOp(DeclarativeOp):
@@ -566,6 +662,7 @@ class LoadOp(DeclarativeOp):
     source = operand_def(AnyAttr())
     index = operand_def(AnyAttr())
     result = result_def(AnyAttr())
+    traits = traits_def(Canonicalizes())
 
     def infer(self) -> Sequence[Attribute]:
         check(self, self.index, (i64,))
@@ -599,7 +696,7 @@ class WorkItemOp(DeclarativeOp):
     result = result_def(AnyAttr())
     query = string()
     dimension = integer(0)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), Canonicalizes())
 
     def infer(self) -> Sequence[Attribute]:
         p = self.parameters()
@@ -664,6 +761,7 @@ class IfOp(IRDLOperation):
     outputs = var_result_def()
     then = region_def("single_block")
     otherwise = region_def("single_block")
+    traits = traits_def(Canonicalizes())
 
     @staticmethod
     def of(condition: SSAValue, then: Block, otherwise: Block) -> IfOp:
@@ -719,6 +817,7 @@ class LoopOp(IRDLOperation):
     inputs = var_operand_def()
     outputs = var_result_def()
     body = region_def("single_block")
+    traits = traits_def(Canonicalizes())
 
     @staticmethod
     def of(inputs: Sequence[SSAValue], body: Block) -> LoopOp:
@@ -854,7 +953,7 @@ class FuncOp(IRDLOperation):
 OPS: list[type[Operation]] = [
     AddOp, SubOp, MulOp, DivOp, DivUOp, RemOp, RemUOp, MinOp, MaxOp, MinUOp, MaxUOp, AndOp, OrOp, XorOp,
     ShlOp, ShrOp, ShrUOp, NegOp, AbsOp, SqrtOp, FloorOp, CeilOp, TruncOp, RintOp, FmaOp, CompareOp, SelectOp,
-    ConstantOp, ConvertOp, BitcastOp, AllocOp, LoadOp, StoreOp, WorkItemOp, BarrierOp, YieldOp, IfOp, LoopOp,
-    ReturnOp, FuncOp,
+    ConstantOp, ConvertOp, BitcastOp, AllocOp, TableOp, LoadOp, StoreOp, WorkItemOp, BarrierOp, YieldOp, IfOp,
+    LoopOp, ReturnOp, FuncOp,
 ]  # fmt: skip
 PPU = Dialect("ppu", OPS, [PointerType])

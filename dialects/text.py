@@ -27,7 +27,14 @@ from .qnn import QNN
 from .quant import QUANT, QuantType
 from .store import Store
 
-DIALECTS: tuple[Dialect, ...] = (NACRE, GRAPH, QUANT, QNN, NPU, PPU)
+DIALECTS: list[Dialect] = [NACRE, GRAPH, QUANT, QNN, NPU, PPU]
+
+
+def add_dialect(dialect: Dialect) -> None:
+    """Let text of a dialect of an outside package be read. ValueError if there is one of its name."""
+    if any(d.name == dialect.name for d in DIALECTS):
+        raise ValueError(f"there is a dialect '{dialect.name}' already")
+    DIALECTS.append(dialect)
 
 
 def make_context() -> Context:

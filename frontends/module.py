@@ -11,7 +11,7 @@ from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, ModuleOp, StringAtt
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute, Block, Region, SSAValue
 
-from ..dialects.nacre import StoreAttr
+from ..dialects.nacre import StateOp, StoreAttr
 from ..dialects.store import Store
 
 
@@ -24,7 +24,12 @@ class Problem(NamedTuple):
 
 
 def module_around(
-    block: Block, inputs: Sequence[str], outputs: Sequence[str], results: Sequence[SSAValue], store: Store
+    block: Block,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    results: Sequence[SSAValue],
+    store: Store,
+    states: Sequence[StateOp] = (),
 ) -> ModuleOp:
     """The verified module of a block that returns `results`; its arguments are the named inputs."""
     main = FuncOp(
@@ -34,7 +39,7 @@ def module_around(
         arg_attrs=names_attribute(inputs),
         res_attrs=names_attribute(outputs),
     )
-    module = ModuleOp([main], attributes={"nacre.store": StoreAttr(store)})
+    module = ModuleOp([*states, main], attributes={"nacre.store": StoreAttr(store)})
     module.verify()
     return module
 

@@ -15,16 +15,13 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from xdsl.ir import Operation
-
-from ..dialects import graph, qnn
 from ..dialects import npu_instructions as npu
-from ..dialects.declarative import Parameters
 from ..dialects.npu import READ, Instruction, Region, Space, itemsize
 from ..dialects.npu_instructions import PoolKind, ResizeKind
-from .execute import LaunchKernel
+from . import ppu
 from .isa import Command
 from .machine import Machine
+from .ppu import Kernel
 
 Regions = Mapping[str, tuple[Region, ...]]
 
@@ -49,7 +46,7 @@ class Work(NamedTuple):
     """The part of `cycles` before the first byte of DRAM arrives."""
 
 
-Cost = Callable[[Any, Regions, Machine, LaunchKernel | None], Work]
+Cost = Callable[[Any, Regions, Machine, Kernel | None], Work]
 COST: dict[type[Instruction], Cost] = {}
 """(fields, regions by port, machine, kernel of a launch) -> Work, by instruction class."""
 
@@ -67,7 +64,7 @@ def cost(*instructions: type[Instruction]) -> Callable[[Cost], Cost]:
     return register
 
 
-def cost_of(command: Command, machine: Machine, kernels: Mapping[str, LaunchKernel]) -> Work:
+def cost_of(command: Command, machine: Machine, kernels: Mapping[str, Kernel]) -> Work:
     """The work of a decoded instruction; `kernels` are the program's, by symbol."""
     kernel = kernels[command.fields.kernel] if command.cls is npu.LaunchOp else None
     return COST[command.cls](command.fields, command.regions, machine, kernel)
@@ -79,7 +76,7 @@ def _ceil(a: int, b: int) -> int:
 
 # --- memories --------------------------------------------------------------------------------------------
 def _with_memories(
-    cls: type[Instruction], engine: Cost, f: Any, r: Regions, machine: Machine, kernel: LaunchKernel | None
+    cls: type[Instruction], engine: Cost, f: Any, r: Regions, machine: Machine, kernel: Kernel | None
 ) -> Work:
     own = engine(f, r, machine, kernel)
     read = written = occupied = on_chip = 0
@@ -125,7 +122,7 @@ def contiguous_runs(region: Region) -> tuple[int, int]:
 
 
 @cost(npu.LoadOp, npu.StoreOp)
-def transfer(f: Any, r: Regions, machine: Machine, kernel: LaunchKernel | None) -> Work:
+def transfer(f: Any, r: Regions, machine: Machine, kernel: Kernel | None) -> Work:
     """DMA: the memories alone set the pace."""
     return Work(0)
 
@@ -163,7 +160,7 @@ def _pooling(f: Any, r: Regions) -> int:
 
 
 @cost(npu.ConvOp)
-def conv(f: Any, r: Regions, machine: Machine, kernel: LaunchKernel | None) -> Work:
+def conv(f: Any, r: Regions, machine: Machine, kernel: Kernel | None) -> Work:
     """A cycle takes mac_rows input channels for mac_columns output channels of one tap."""
     kh, kw, ci, co = r["weight"][0].shape
     pixels = _positions(f, r)
@@ -173,7 +170,7 @@ def conv(f: Any, r: Regions, machine: Machine, kernel: LaunchKernel | None) -> W
 
 
 @cost(npu.DepthwiseOp)
-def depthwise(f: Any, r: Regions, machine: Machine, kernel: LaunchKernel | None) -> Work:
+def depthwise(f: Any, r: Regions, machine: Machine, kernel: Kernel | None) -> Work:
     """A cycle takes depthwise_macs channels of one tap."""
     kh, kw, channels, filters = r["weight"][0].shape
     pixels, outputs = _positions(f, r), channels * filters
@@ -182,7 +179,7 @@ def depthwise(f: Any, r: Regions, machine: Machine, kernel: LaunchKernel | None)
 
 
 @cost(npu.MatmulOp)
-def matmul(f: Any, r: Regions, machine: Machine, kernel: LaunchKernel | None) -> Work:
+def matmul(f: Any, r: Regions, machine: Machine, kernel: Kernel | None) -> Work:
     """A row of the product is a pixel of a 1 × 1 convolution."""
     outputs = math.prod(r["ofm"][0].shape)
     inner, filters = r["weight"][0].shape[-2:]
@@ -201,143 +198,40 @@ def _largest(r: Regions) -> int:
     npu.CopyOp, npu.TransposeOp, npu.FillOp, npu.PadOp, npu.AverageOp, npu.AddOp, npu.MulOp, npu.RequantiseOp,
     npu.TableOp, npu.ClampOp, npu.ExtremumOp,
 )  # fmt: skip
-def elementwise(f: Any, r: Regions, machine: Machine, kernel: LaunchKernel | None) -> Work:
+def elementwise(f: Any, r: Regions, machine: Machine, kernel: Kernel | None) -> Work:
     """fabric_lanes bytes of the widest operand or result a cycle."""
     return Work(_ceil(_largest(r), machine.fabric_lanes))
 
 
 @cost(npu.PoolOp, npu.PoolSumOp)
-def pool(f: Any, r: Regions, machine: Machine, kernel: LaunchKernel | None) -> Work:
+def pool(f: Any, r: Regions, machine: Machine, kernel: Kernel | None) -> Work:
     """Each window takes its elements one after the other, fabric_lanes channels side by side."""
     taken = math.prod(r["ofm"][0].shape) * f.kernel_h * f.kernel_w * itemsize(r["ifm"][0].element)
     return Work(_ceil(max(taken, _largest(r)), machine.fabric_lanes))
 
 
 @cost(npu.ResizeOp)
-def resize(f: Any, r: Regions, machine: Machine, kernel: LaunchKernel | None) -> Work:
+def resize(f: Any, r: Regions, machine: Machine, kernel: Kernel | None) -> Work:
     """One neighbour an output, four for a bilinear one."""
     taken = r["ofm"][0].nbytes * (4 if f.kind == ResizeKind.BILINEAR else 1)
     return Work(_ceil(max(taken, _largest(r)), machine.fabric_lanes))
 
 
 # --- programmable engine ---------------------------------------------------------------------------------
-@cost(npu.QuantiseOp, npu.DequantiseOp)
-def convert(f: Any, r: Regions, machine: Machine, kernel: LaunchKernel | None) -> Work:
+@cost(npu.QuantiseOp, npu.DequantiseOp, npu.ConvertOp)
+def convert(f: Any, r: Regions, machine: Machine, kernel: Kernel | None) -> Work:
     """ppu_lanes elements a cycle."""
     return Work(_ceil(math.prod(r["src"][0].shape), machine.ppu_lanes))
 
 
-Ports = tuple[Region, ...]
-LaneSteps = Callable[[Parameters, Ports, Ports], int]
-LAUNCH_COST: dict[str, LaneSteps] = {}
-"""(parameters, inputs, outputs) -> steps of one lane, by the name of the operation a kernel computes."""
-
-
-def launch_cost(*operations: type[Operation] | str) -> Callable[[LaneSteps], LaneSteps]:
-    """Register the steps of operations, by class or name; others take a step an element."""
-
-    def register(function: LaneSteps) -> LaneSteps:
-        for operation in operations:
-            LAUNCH_COST[operation if isinstance(operation, str) else operation.name] = function
-        return function
-
-    return register
-
-
 @cost(npu.LaunchOp)
-def launch(f: Any, r: Regions, machine: Machine, kernel: LaunchKernel | None) -> Work:
-    """The kernel's steps, ppu_lanes of them a cycle, never fewer than its elements."""
+def launch(f: Any, r: Regions, machine: Machine, kernel: Kernel | None) -> Work:
+    """What the engine needs for the kernel's instructions, wave by wave of its lanes."""
     assert kernel is not None, "a launch is costed together with its kernel"
-    inputs, outputs = r.get("inputs", ()), r.get("outputs", ())
-    steps = LAUNCH_COST.get(kernel.operation, step_an_element)(kernel.bind(f.scalars), inputs, outputs)
-    return Work(LAUNCH_CYCLES + _ceil(max(steps, elements(outputs)), machine.ppu_lanes))
+    return Work(LAUNCH_CYCLES + launch_cost(f, kernel, machine).cycles)
 
 
-def elements(regions: tuple[Region, ...]) -> int:
-    """Elements of all regions together."""
-    return sum(math.prod(region.shape) for region in regions)
-
-
-def step_an_element(p: Parameters, inputs: Ports, outputs: Ports) -> int:
-    """What moves or combines elements: a step for each one read or written, whichever are more."""
-    return max(elements(inputs), elements(outputs))
-
-
-@launch_cost(graph.ConvOp, qnn.ConvOp, "ppu.conv", "ppu.depthwise")
-def conv_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
-    """Multiplications: each output sums over a filter [K…, C / groups]."""
-    return elements(outputs) * math.prod(inputs[1].shape[:-1])
-
-
-@launch_cost(graph.ConvTransposeOp, "ppu.conv_transpose")
-def conv_transpose_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
-    """Multiplications: each input is spread over a filter [K…, M / groups]."""
-    *window, _, filters = inputs[1].shape
-    return math.prod(inputs[0].shape) * math.prod(window) * (filters // p.get("groups", 1))
-
-
-@launch_cost(graph.MatmulOp, qnn.MatmulOp, "ppu.matmul")
-def matmul_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
-    """Multiplications."""
-    return elements(outputs) * inputs[0].shape[-1]
-
-
-@launch_cost(graph.MaxPoolOp, graph.AvgPoolOp, "ppu.max_pool", "ppu.avg_pool")
-def pool_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
-    """Every window's elements."""
-    return elements(outputs) * math.prod(p["kernel"])
-
-
-@launch_cost(graph.LrnOp)
-def lrn_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
-    """The squares of `size` channels and a power."""
-    return elements(outputs) * (p["size"] + FUNCTION_STEPS)
-
-
-@launch_cost("ppu.lrn")
-def lrn_part_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
-    """The squares of the part's channels, and the power at the end."""
-    return elements(outputs) * (p["window"][0] + FUNCTION_STEPS * p["last"])
-
-
-FUNCTION_STEPS = 8
-"""Steps of an exponential, logarithm, root, division or trigonometric function: assumed."""
-
-
-@launch_cost(
-    graph.DivOp, graph.PowOp, graph.ExpOp, graph.LogOp, graph.SqrtOp, graph.RsqrtOp, graph.ErfOp, graph.SinOp,
-    graph.CosOp, graph.EluOp, graph.SigmoidOp, graph.TanhOp, graph.GeluOp,
-)  # fmt: skip
-def function_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
-    """One function an element."""
-    return elements(outputs) * FUNCTION_STEPS
-
-
-@launch_cost(graph.SoftmaxOp, qnn.SoftmaxOp, qnn.Softmax16Op)
-def softmax_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
-    """Maximum, exponential, sum and product an element."""
-    return elements(outputs) * (FUNCTION_STEPS + 3)
-
-
-@launch_cost("ppu.softmax_sum", "ppu.quantised_softmax_sum", "ppu.softmax16_sum")
-def softmax_sum_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
-    """Difference, exponential and sum an element."""
-    return elements(inputs[:1]) * (FUNCTION_STEPS + 2)
-
-
-@launch_cost("ppu.softmax_output", "ppu.quantised_softmax_output", "ppu.softmax16_output")
-def softmax_output_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
-    """Difference, exponential and product an element."""
-    return elements(outputs) * (FUNCTION_STEPS + 2)
-
-
-@launch_cost("ppu.variance")
-def variance_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
-    """Difference, product and sum an element."""
-    return elements(inputs[:1]) * 3
-
-
-@launch_cost(graph.LayerNormOp, graph.BatchNormOp, "ppu.normalise")
-def norm_steps(p: Parameters, inputs: Ports, outputs: Ports) -> int:
-    """Sum, sum of squares, difference, product and sum an element."""
-    return elements(outputs) * 5
+def launch_cost(f: Any, kernel: Kernel, machine: Machine) -> ppu.Cost:
+    """Cycles, instructions and divergence of a launch. Its numbers count, its buffers don't."""
+    pointers = len(kernel.types) - len(f.scalars)
+    return ppu.cost(kernel, [None] * pointers + list(f.scalars), f.grid, machine.ppu_lanes)

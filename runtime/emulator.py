@@ -17,7 +17,7 @@ from ..dialects.npu_instructions import LaunchOp
 from ..dialects.types import dtype_of
 from ..errors import Fault
 from .executable import Executable
-from .execute import EXECUTE, port_arrays
+from .execute import EXECUTE, Execute, port_arrays
 from .isa import Command
 from .sanitizer import check, checked, where
 
@@ -39,6 +39,12 @@ class Emulator:
         self.sram = np.zeros(program.machine.sram_bytes, np.uint8)
         self.arena = np.zeros(program.arena_bytes, np.uint8)
         self._bound = [self._bind(index, command) for index, command in enumerate(program.commands)]
+        self.reset()
+
+    def reset(self) -> None:
+        """Put the initial values into all states; they stay as a run leaves them until then."""
+        for binding in self.program.states:
+            self.view(binding.region)[...] = self.program.initial[binding.name]
 
     def view(self, region: Region) -> np.ndarray:
         """The array at a region. Raises Fault when it leaves the memory or straddles constants and arena."""
@@ -68,12 +74,14 @@ class Emulator:
             raise Fault(f"command {index} ({command.cls.name}, layer '{layer}'): {fault}") from None
         fields = command.fields
         if command.cls is LaunchOp:
-            if fields.kernel not in self.program.kernels:
+            kernels = self.program.prepared
+            if fields.kernel not in kernels:
                 raise Fault(f"command {index} launches @{fields.kernel}, which the program does not hold")
-            fields = SimpleNamespace(**(vars(fields) | {"kernel": self.program.kernels[fields.kernel]}))
-        definition = EXECUTE[command.cls]
-        if self._sanitize:
-            definition = checked(command.cls, where(self.program, index))
+            fields = SimpleNamespace(**(vars(fields) | {"kernel": kernels[fields.kernel]}))
+        who = where(self.program, index)
+        definition = checked(command.cls, who) if self._sanitize else EXECUTE[command.cls]
+        if command.cls is LaunchOp:
+            definition = located(definition, who)
         return definition, fields, port_arrays(command.cls, arrays)
 
     def run(
@@ -93,6 +101,18 @@ class Emulator:
             if hook is not None:
                 hook(index)
         return {b.name: self.view(b.region).copy() for b in self.program.outputs}
+
+
+def located(execute: Execute, who: str) -> Execute:
+    """A kernel's faults name its source; this adds the command and its layer."""
+
+    def run(f: Any, p: Any) -> None:
+        try:
+            execute(f, p)
+        except Fault as fault:
+            raise Fault(f"{who}: {fault}") from None
+
+    return run
 
 
 def legal_order(commands: Sequence[Command], rng: np.random.Generator) -> list[int]:

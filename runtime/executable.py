@@ -4,6 +4,7 @@ people.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -11,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ..dialects.npu import Region
-from .execute import LaunchKernel
+from ..dialects.ppu import FuncOp
 from .isa import Command
 from .machine import Machine
+from .ppu import Kernel, prepare
 
 
 class Binding(NamedTuple):
@@ -40,18 +42,27 @@ class Tensor(NamedTuple):
 
 @dataclass
 class Executable:
-    """A program for one machine. DRAM begins with the constants; inputs, outputs and arena follow."""
+    """A program for one machine. DRAM begins with the constants; inputs, outputs, states and arena follow."""
 
     machine: Machine
     commands: Sequence[Command]
-    kernels: Mapping[str, LaunchKernel]
+    kernels: Mapping[str, FuncOp]
+    """What launches run, by the symbol they name."""
     constants: np.ndarray
     dram_bytes: int
     inputs: Sequence[Binding]
     outputs: Sequence[Binding]
+    states: Sequence[Binding] = ()
+    """What is kept between runs; `initial` holds what it begins with, by name."""
+    initial: Mapping[str, np.ndarray] = field(default_factory=dict)
     tensors: Sequence[Tensor] = ()
     layers: Sequence[str] = field(default_factory=tuple)
     """The layer that each command belongs to; empty without a debug map."""
+
+    @functools.cached_property
+    def prepared(self) -> Mapping[str, Kernel]:
+        """The kernels ready to run, prepared once."""
+        return {name: prepare(function) for name, function in self.kernels.items()}
 
     @property
     def arena_bytes(self) -> int:

@@ -11,19 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..dialects import npu_instructions as npu
-from ..dialects.declarative import Parameters
+from ..dialects import ppu
 from ..dialects.npu import Arity, Instruction
-from ..dialects.npu_instructions import KernelOp, PoolKind, ResizeKind
-from ..errors import NacreError
+from ..dialects.npu_instructions import PoolKind, ResizeKind
 from .fixed_point import Rounding
-from .kernel import operations, run_kernel
-from .kernels import graph as _graph  # noqa: F401  registers the kernels
-from .kernels import qnn as _qnn  # noqa: F401
 from .kernels.qnn import resample
 from .kernels.quantised_conv import conv2d_accumulate, depthwise_accumulate, finish, matmul_accumulate
 from .kernels.quantised_elementwise import (
@@ -38,7 +34,7 @@ from .kernels.quantised_elementwise import (
     sub,
 )
 from .kernels.quantised_pool import average_finish, average_pool2d, max_pool2d, pool_sum
-from .partial import PARTIAL
+from .ppu import MAX_STEPS, Kernel
 
 Execute = Callable[[Any, Any], None]
 EXECUTE: dict[type[Instruction], Execute] = {}
@@ -64,44 +60,45 @@ def port_arrays(cls: type[Instruction], arrays: Mapping[str, list[np.ndarray]]) 
     return SimpleNamespace(**found)
 
 
-# --- kernels of the programmable engine ------------------------------------------------------------------
-
-class LaunchKernel(NamedTuple):
-    """A kernel ready to run: the operation, its settled parameters, and the open ones with their sizes."""
-
-    operation: str
-    parameters: Parameters
-    open: Mapping[str, int]
-
-    @staticmethod
-    def of(op: KernelOp) -> LaunchKernel:
-        """The kernel a symbol stands for. Raises NacreError for an operation that has no kernel."""
-        if op.operation.data not in operations() and op.operation.data not in PARTIAL:
-            raise NacreError(f"kernel @{op.sym_name.data}: there is no operation '{op.operation.data}'")
-        return LaunchKernel(op.operation.data, op.parameters(), op.open())
-
-    def bind(self, scalars: tuple[int, ...]) -> Parameters:
-        """All parameters, the open ones taken from a launch's scalars."""
-        values, at = dict(self.parameters), 0
-        for name, count in self.open.items():
-            part = scalars[at : at + count]
-            values[name] = part[0] if count == 1 else tuple(part)
-            at += count
-        return Parameters(values)
-
-
+# --- programmable engine ---------------------------------------------------------------------------------
 @execute(npu.LaunchOp)
 def launch(f: Any, p: Any) -> None:
-    """Run a kernel; a kernel that goes on from partial results gets them as its last argument."""
-    kernel: LaunchKernel = f.kernel
-    parameters = kernel.bind(f.scalars)
-    if kernel.operation in PARTIAL:
-        results = PARTIAL[kernel.operation](parameters, *p.inputs, acc=p.acc)
-        results = results if isinstance(results, tuple) else (results,)
-    else:
-        results = run_kernel(operations()[kernel.operation], parameters, *p.inputs)
-    for out, result in zip(p.outputs, results, strict=True):
-        out[...] = result
+    """Run a kernel."""
+    launch_kernel(f, p, sanitize=False)
+
+
+def launch_kernel(f: Any, p: Any, sanitize: bool) -> None:
+    """Run a kernel: its pointers are the inputs, the partial results if it takes any, the outputs; then the scalars.
+
+    To a kernel every buffer is dense: the engine's address generators walk the strides. `f.kernel` is the prepared
+    kernel; `sanitize` makes races of its work items Faults.
+    """
+    kernel: Kernel = f.kernel
+    pointers = sum(isinstance(t, ppu.PointerType) for t in kernel.types)
+    outputs = [dense(out) for out in p.outputs]
+    if not all(out.size for out in outputs):
+        return
+    given = [dense(x) for x in p.inputs]
+    if pointers > len(given) + len(outputs):
+        given.append(np.zeros(0, outputs[0].dtype) if p.acc is None else dense(p.acc))
+    most = MAX_STEPS + sum(x.size for x in given)  # a kernel goes over its inputs, which may be a whole layer
+    kernel.launch([*given, *outputs, *f.scalars], f.grid, max_steps=most, sanitize=sanitize)
+    for out, written in zip(p.outputs, outputs):
+        if not np.shares_memory(out, written):
+            out[...] = written.view(out.dtype)
+
+
+def dense(x: np.ndarray) -> np.ndarray:
+    """An array without gaps, booleans as bytes."""
+    row_major = np.ascontiguousarray(x)
+    return row_major.view(np.uint8) if x.dtype == np.bool_ else row_major
+
+
+@execute(npu.ConvertOp)
+def convert(f: Any, p: Any) -> None:
+    """dst = src in another floating-point type."""
+    with np.errstate(over="ignore"):
+        p.dst[...] = p.src.astype(p.dst.dtype)
 
 
 # --- DMA and moves ---------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ to 64 bytes. Checksums of all sections but the constants are compared on loading
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import struct
@@ -49,6 +50,40 @@ def pack(family: str, sections: Mapping[str, bytes | np.ndarray]) -> bytes:
 
 def _aligned(n: int) -> int:
     return -(-n // ALIGNMENT) * ALIGNMENT
+
+
+# --- states ----------------------------------------------------------------------------------------------
+STATE = "state"
+"""The section of the states, only in files of programs that have any."""
+LENGTH = struct.Struct("<I")
+
+
+def pack_states(states: Mapping[str, np.ndarray]) -> bytes:
+    """The `state` section: the names, types and initial values of what is kept between runs.
+
+    The length of a list [name, dtype, shape] in JSON, the list, then each value aligned to 64 bytes.
+    """
+    index = json.dumps([[name, x.dtype.str, list(x.shape)] for name, x in states.items()]).encode()
+    parts = [LENGTH.pack(len(index)) + index, *(np.ascontiguousarray(x).tobytes() for x in states.values())]
+    return b"".join(part + bytes(_aligned(len(part)) - len(part)) for part in parts)
+
+
+def read_states(file: FlatFile) -> dict[str, np.ndarray]:
+    """The initial values of a file's states by name, none where it has no such section. Raises FileFormatError."""
+    section = file.sections.get(STATE)
+    if section is None:
+        return {}
+    raw, found = section.tobytes(), {}
+    try:
+        (length,) = LENGTH.unpack_from(raw)
+        at = _aligned(LENGTH.size + length)
+        for name, dtype, shape in json.loads(raw[LENGTH.size : LENGTH.size + length]):
+            count = int(np.prod(shape, dtype=np.int64))
+            found[name] = np.frombuffer(raw, np.dtype(dtype), count, at).reshape(shape).copy()
+            at += _aligned(found[name].nbytes)
+    except (struct.error, ValueError, TypeError) as error:
+        raise FileFormatError(f"'{file.label}' holds no sound states: {error}") from None
+    return found
 
 
 class FlatFile:

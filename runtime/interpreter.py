@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 
 import numpy as np
 from xdsl.dialects.builtin import ModuleOp, StringAttr
@@ -11,15 +11,19 @@ from xdsl.ir import BlockArgument, Operation, SSAValue
 
 from ..dialects.declarative import DeclarativeOp
 from ..dialects.graph import ConstantOp
+from ..dialects.nacre import ReadStateOp, WriteStateOp, initial_states, states_of
 from ..dialects.quant import DCastOp, QCastOp, QuantType, SCastOp
 from ..dialects.types import dtype_of, element_type, shape_of
 from ..errors import InputError, NacreError
 from .kernel import evaluate
 from .kernels import graph as _graph  # noqa: F401  registers the kernels
+from .kernels import graph_recurrent as _graph_recurrent  # noqa: F401
 from .kernels import qnn as _qnn  # noqa: F401
 from .kernels.quantised_elementwise import dequantise, quantise
 
 Watch = Callable[[SSAValue, np.ndarray], None]
+States = MutableMapping[str, np.ndarray]
+"""What each state of a module holds, by name."""
 
 
 def main_function(module: ModuleOp) -> FuncOp:
@@ -73,15 +77,39 @@ def expected_inputs(function: FuncOp) -> dict[str, tuple[tuple[int, ...], np.dty
     }
 
 
+def check_states(module: ModuleOp, states: Mapping[str, np.ndarray]) -> None:
+    """Compare the arrays given with the states of a module. Raises InputError in words."""
+    known = states_of(module)
+    for name in (*states, *known):
+        if name not in known:
+            raise InputError(f"there is no state '{name}'; the states are {', '.join(map(repr, known)) or 'none'}")
+        if name not in states:
+            raise InputError(f"the state '{name}' is missing: begin with nacre.dialects.nacre.initial_states(module)")
+        type_, array = known[name].type, states[name]
+        shape, dtype = shape_of(type_), dtype_of(element_type(type_))
+        if array.shape != shape or array.dtype != dtype:
+            raise InputError(
+                f"the state '{name}' should be {dtype}{list(shape)}, but is {array.dtype}{list(array.shape)}"
+            )
+
+
 def interpret(
-    module: ModuleOp, feeds: Mapping[str, np.ndarray], watch: Watch | None = None
+    module: ModuleOp,
+    feeds: Mapping[str, np.ndarray],
+    watch: Watch | None = None,
+    states: States | None = None,
 ) -> dict[str, np.ndarray]:
     """Run @main on named inputs and give its named outputs. `watch` sees every value as it is made.
 
-    Arrays of quantised tensors hold stored integers. Raises InputError for feeds that do not fit.
+    states: what the module's states hold before the run, and afterwards what they hold then; without it they
+    begin at their initial values. Arrays of quantised tensors hold stored integers. Raises InputError for feeds or
+    states that do not fit.
     """
     function = main_function(module)
     check_feeds(expected_inputs(function), feeds)
+    if states is None:
+        states = initial_states(module)
+    check_states(module, states)
     names = argument_names(function)
     values: dict[SSAValue, np.ndarray] = {
         arg: np.asarray(feeds[name]) for name, arg in zip(names, function.args)
@@ -89,25 +117,37 @@ def interpret(
     if watch:
         for arg, array in values.items():
             watch(arg, array)
-    results = run_block(list(function.body.block.ops), values, watch)
+    results = run_block(list(function.body.block.ops), values, watch, states)
     return dict(zip(result_names(function), results))
 
 
 def run_block(
-    ops: Sequence[Operation], values: dict[SSAValue, np.ndarray], watch: Watch | None
+    ops: Sequence[Operation], values: dict[SSAValue, np.ndarray], watch: Watch | None, states: States
 ) -> list[np.ndarray]:
-    """Execute ops in order on `values`; gives what the return op returns."""
+    """Execute ops in order on `values` and `states`; gives what the return op returns."""
     last = _last_uses(ops)
     for index, op in enumerate(ops):
         if isinstance(op, ReturnOp):
             return [values[v] for v in op.operands]
-        for value, array in zip(op.results, execute(op, [values[v] for v in op.operands])):
+        for value, array in zip(op.results, access_or_execute(op, [values[v] for v in op.operands], states)):
             values[value] = array
             if watch:
                 watch(value, array)
         for value in last.get(index, ()):  # type: ignore[assignment]
             del values[value]
     raise NacreError("@main does not return")
+
+
+def access_or_execute(
+    op: Operation, arrays: Sequence[np.ndarray], states: States
+) -> Iterator[np.ndarray] | Sequence[np.ndarray]:
+    """The results of one operation, which may read or write a state. A state's array is nobody else's."""
+    if isinstance(op, ReadStateOp):
+        return (states[op.symbol()].copy(),)
+    if isinstance(op, WriteStateOp):
+        states[op.symbol()] = arrays[0].copy()
+        return ()
+    return execute(op, arrays)
 
 
 def execute(op: Operation, arrays: Sequence[np.ndarray]) -> Iterator[np.ndarray] | Sequence[np.ndarray]:

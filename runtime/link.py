@@ -10,13 +10,13 @@ import numpy as np
 from xdsl.dialects.builtin import FusedLoc, IntegerAttr, LocationAttr, ModuleOp, NameLoc
 
 from ..dialects.declarative import value_of
-from ..dialects.nacre import array_of
+from ..dialects.nacre import array_of, initial_states
 from ..dialects.npu import Instruction
-from ..dialects.npu_instructions import DataOp, KernelOp, TensorOp
+from ..dialects.npu_instructions import DataOp, TensorOp
+from ..dialects.ppu import FuncOp
 from ..dialects.types import tensor
 from ..errors import CompileError
 from .executable import Binding, Executable, Tensor
-from .execute import LaunchKernel
 from .interpreter import main_function
 from .isa import to_commands
 from .machine import Machine
@@ -33,11 +33,13 @@ def link(module: ModuleOp, machine: Machine) -> Executable:
     return Executable(
         machine=machine,
         commands=to_commands(instructions),
-        kernels={op.sym_name.data: LaunchKernel.of(op) for op in module.ops if isinstance(op, KernelOp)},
+        kernels={op.sym_name.data: op for op in module.ops if isinstance(op, FuncOp)},
         constants=constant_bytes(data, value_of(module.attributes["npu.constant_bytes"])),
         dram_bytes=value_of(total),
         inputs=[Binding(op.label.data, op.at.data) for op in data if op.kind.data == "input"],
         outputs=[Binding(op.label.data, op.at.data) for op in data if op.kind.data == "output"],
+        states=[Binding(op.label.data, op.at.data) for op in data if op.kind.data == "state"],
+        initial=initial_states(module),
         tensors=[t for op in ops if isinstance(op, TensorOp) for t in tensors_of(op)],
         layers=[layer_of(op.location) for op in instructions],
     )

@@ -15,30 +15,44 @@ from xdsl.dialects.func import ReturnOp
 from xdsl.ir import BlockArgument, Operation, SSAValue
 
 from ..dialects.declarative import value_of
-from ..dialects.nacre import array_of, module_of
+from ..dialects.nacre import array_of, initial_states, module_of
 from ..dialects.npu import Instruction, buffer_type
 from ..dialects.npu_instructions import AllocOp, ConstantOp, KernelOp, LaunchOp, ReshapeOp, ViewOp, layout_of
+from ..dialects.ppu import FuncOp
 from ..dialects.types import dtype_of, tensor
 from ..errors import NacreError
-from .execute import EXECUTE, LaunchKernel, port_arrays
-from .interpreter import Watch, argument_names, check_feeds, main_function
+from .execute import EXECUTE, port_arrays
+from .interpreter import States, Watch, argument_names, check_feeds, check_states, main_function
+from .ppu import Kernel, prepare
 
 
 def interpret_npu(
-    module: ModuleOp, feeds: Mapping[str, np.ndarray], watch: Watch | None = None
+    module: ModuleOp,
+    feeds: Mapping[str, np.ndarray],
+    watch: Watch | None = None,
+    states: States | None = None,
 ) -> dict[str, np.ndarray]:
-    """Run @main in buffer form on named inputs. `watch` sees each DRAM buffer after its last write."""
+    """Run @main in buffer form on named inputs. `watch` sees each DRAM buffer after its last write.
+
+    states: as for `interpret`, what they hold before the run and then behind it.
+    """
+    if states is None:
+        states = initial_states(module)
+    check_states(module, states)
     function = main_function(module)
-    kernels = {op.sym_name.data: LaunchKernel.of(op) for op in module.ops if isinstance(op, KernelOp)}
+    kernels = prepared_kernels(module)
     values: dict[SSAValue, np.ndarray] = {}
     outputs: dict[str, SSAValue] = {}
     expected = {}
     assert function.arg_attrs is not None
     for name, argument, attributes in zip(argument_names(function), function.args, function.arg_attrs):
         type_ = buffer_type(argument)
-        if attributes.data["npu.kind"].data == "output":  # type: ignore[attr-defined]
+        kind = attributes.data["npu.kind"].data  # type: ignore[attr-defined]
+        if kind == "output":
             values[argument] = _empty(argument)
             outputs[name] = argument
+        elif kind == "state":  # instructions write into this array
+            values[argument] = states[name] = states[name].copy()
         else:
             expected[name] = type_.shape, dtype_of(type_.element)
             values[argument] = np.asarray(feeds.get(name))
@@ -55,7 +69,19 @@ def interpret_npu(
     return {name: values[argument] for name, argument in outputs.items()}
 
 
-def _execute(op: Operation, values: dict[SSAValue, np.ndarray], kernels: Mapping[str, LaunchKernel]) -> None:
+def prepared_kernels(module: ModuleOp) -> dict[str, Kernel]:
+    """The kernels of a module ready to run, by their symbols. Raises NacreError where one has no function."""
+    functions = {op.sym_name.data: op for op in module.ops if isinstance(op, FuncOp)}
+    kernels = [op for op in module.ops if isinstance(op, KernelOp)]
+    for kernel in kernels:
+        symbol, function = kernel.sym_name.data, kernel.function.data
+        if function not in functions:
+            raise NacreError(f"kernel @{symbol} runs @{function}, which the module does not hold")
+    prepared = {name: prepare(function) for name, function in functions.items()}
+    return {kernel.sym_name.data: prepared[kernel.function.data] for kernel in kernels}
+
+
+def _execute(op: Operation, values: dict[SSAValue, np.ndarray], kernels: Mapping[str, Kernel]) -> None:
     if isinstance(op, Instruction):
         fields = SimpleNamespace(**op.fields())
         if isinstance(op, LaunchOp):

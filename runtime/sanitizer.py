@@ -20,7 +20,7 @@ from ..dialects import npu_instructions as npu
 from ..dialects.npu import READ, Instruction, Port, Queue, Region, Space, itemsize
 from ..errors import Fault
 from .executable import Executable
-from .execute import EXECUTE, Execute
+from .execute import EXECUTE, Execute, launch_kernel
 from .fixed_point import Rounding, full_range
 from .kernels.quantised_conv import conv2d_accumulate, depthwise_accumulate, matmul_accumulate
 
@@ -194,6 +194,13 @@ class _Checker:
                 memory.mark_written(access)
                 memory.inputs.append((name, access))
 
+        for name, region in self.program.states:
+            memory, access = self._locate(region, f"state '{name}'")
+            if memory is None:
+                raise Fault(f"state '{name}' at {region} lies among the constants")
+            if access is not None:
+                memory.mark_written(access)  # by the run before, or when the program is loaded
+
     def _check_outputs(self) -> None:
         for name, region in self.program.outputs:
             memory, access = self._locate(region, f"output '{name}'")
@@ -307,12 +314,14 @@ def _touches(size: int, a: _Access, b: _Access) -> bool:
 
 # --- accumulators ----------------------------------------------------------------------------------------
 def checked(cls: type[Instruction], who: str) -> Execute:
-    """The definition of an instruction, which first looks whether its accumulators hold.
+    """The definition of an instruction, which first looks whether its accumulators hold; kernels look for races.
 
     `who` names the command in messages. Raises Fault when it runs on values that overflow: 32 bits, or the 48
     that ACC64 takes of 64. What 16-bit factors sum up to otherwise is far from 64 bits.
     """
     execute = EXECUTE[cls]
+    if cls is npu.LaunchOp:
+        return functools.partial(launch_kernel, sanitize=True)
     if cls not in _ACCUMULATE:
         return execute
 

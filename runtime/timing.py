@@ -58,7 +58,7 @@ class Timing:
 
 def simulate(program: Executable) -> Timing:
     """Run the program through time. Raises Fault on a deadlock."""
-    work = [cost_of(command, program.machine, program.kernels) for command in program.commands]
+    work = [cost_of(command, program.machine, program.prepared) for command in program.commands]
     simulation = _Simulation(program, work)
     simulation.run()
     return _summary(program, work, simulation)

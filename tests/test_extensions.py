@@ -8,13 +8,17 @@ from pathlib import Path
 
 OPERATORS = """
 from nacre.dialects import graph
+from nacre.dialects.text import add_dialect
 from nacre.frontends.onnx import importer
 from nacre.runtime.kernel import kernel
+from xdsl.ir import Dialect
 from xdsl.irdl import irdl_op_definition
 
 @irdl_op_definition
 class CubeOp(graph.UnaryOp):
     name = "outside.cube"
+
+add_dialect(Dialect("outside", [CubeOp]))
 
 @kernel(CubeOp)
 def cube(p, x):
@@ -31,11 +35,15 @@ model = onnx.parser.parse_model('''
   <ir_version: 8, opset_import: ["" : 17, "com.outside" : 1]>
   example (float[1, 8, 4, 4] x) => (float[1, 8, 4, 4] y) { y = com.outside.Cube(x) }''')
 x = np.linspace(-2, 2, 128, dtype=np.float32).reshape(1, 8, 4, 4)
-for dtype, bound in (("int8", 0.15), ("float32", 1e-6)):
-    program = nacre.compile(model, target="tiny", dtype=dtype, calibration=[{"x": x}])
+for target, dtype, bound in (("tiny", "int8", 0.15), ("cpu", "float32", 1e-6)):
+    program = nacre.compile(model, target=target, dtype=dtype, calibration=[{"x": x}])
     (y,) = nacre.Session(program).run(None, {"x": x})
     assert np.abs(y - x**3).max() <= bound, (dtype, np.abs(y - x**3).max())
-print("fine")
+try:
+    nacre.compile(model, target="tiny", dtype="float32")
+except nacre.errors.CompileError as error:
+    assert "no kernel of the npu family runs outside.cube" in str(error) and ".cl" in str(error)
+    print("fine")
 """
 
 

@@ -30,9 +30,11 @@ TOP = 6
 
 # --- the package list and the data files -----------------------------------------------------------------
 def folders() -> Iterator[Path]:
-    """The repository's folders that belong to the package, the root first."""
+    """The repository's folders that belong to the package, the root first; examples may be projects of their own."""
 
     def below(folder: Path) -> Iterator[Path]:
+        if folder != ROOT and (folder / "pyproject.toml").exists():
+            return
         yield folder
         for entry in sorted(folder.iterdir()):
             name = entry.name

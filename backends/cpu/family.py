@@ -16,12 +16,12 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 
-from ...dialects.nacre import BlobAttr, StoreAttr, store_of
+from ...dialects.nacre import BlobAttr, StoreAttr, initial_states, store_of
 from ...dialects.store import Store
 from ...dialects.text import make_context, parse_module, print_module
 from ...errors import FileFormatError, MachineError
 from ...runtime.comparison import Feeds, Level, collect_module
-from ...runtime.flatfile import ALIGNMENT, FlatFile
+from ...runtime.flatfile import ALIGNMENT, STATE, FlatFile, pack_states, read_states
 from ...runtime.interpreter import interpret
 from ...runtime.kernel import KERNELS
 from ..target import CompileOptions, Sections, TargetFamily
@@ -43,7 +43,7 @@ def load(name: str) -> Host:
 
 def legal(op: Operation) -> str | None:
     """Everything that has a kernel runs."""
-    if isinstance(op, tuple(KERNELS)) or op.dialect_name() in ("builtin", "func", "quant", "graph", "qnn"):
+    if isinstance(op, tuple(KERNELS)) or op.dialect_name() in ("builtin", "func", "nacre", "quant", "graph", "qnn"):
         return None
     return f"{op.name} has no kernel"
 
@@ -70,9 +70,11 @@ def encode(module: ModuleOp, machine: Host) -> Sections:
         text = print_module(module)
     finally:
         module.attributes["nacre.store"] = StoreAttr(store)
+    states = initial_states(module)
     return {
         "code": text.encode(),
         "index": json.dumps(index).encode(),
+        **({STATE: pack_states(states)} if states else {}),
         "constants": b"".join(parts),
     }
 
@@ -97,15 +99,21 @@ class CpuExecutor:
 
     def __init__(self, file: FlatFile, sanitize: bool = False):
         self.module = disassemble(file)
+        self.file = file
+        self.reset()
         self.constant_bytes = len(file["constants"])
         self.seconds: float | None = None
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """One inference."""
         start = time.perf_counter()
-        outputs = interpret(self.module, feeds)
+        outputs = interpret(self.module, feeds, states=self.states)
         self.seconds = time.perf_counter() - start
         return outputs
+
+    def reset(self) -> None:
+        """The states as the file has them."""
+        self.states = read_states(self.file)
 
     def collect(self, feeds: Feeds, wanted: Collection[str]) -> Level:
         """One inference, watched."""

@@ -1,5 +1,5 @@
-"""How operations become launches of partial kernels (runtime/partial.py), copies and transposes, so that
-layers of any size tile.
+"""How operations become launches of kernels that do a part of a layer, copies and transposes, so that layers of any
+size tile.
 
 An operation that goes over its data several times (softmax, layer norm, argmax) stays one kernel where one
 row fits the machine's SRAM, and is a launch a pass where it does not; the bits are the same.
@@ -7,7 +7,6 @@ row fits the machine's SRAM, and is a launch a pass where it does not; the bits 
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,25 +17,24 @@ from xdsl.ir import Attribute, SSAValue
 
 from ...dialects import graph, qnn
 from ...dialects import npu_instructions as npu
-from ...dialects.declarative import Parameters
+from ...dialects.declarative import DeclarativeOp, Parameters
 from ...dialects.graph import constant_of
 from ...dialects.npu import buffer_type, itemsize
 from ...dialects.quant import QuantType
-from ...dialects.types import element_type, i32, shape_of, size_of, storage_of
+from ...dialects.types import dtype_of, element_type, i32, shape_of, size_of, storage_of
+from ...runtime.kernel import evaluate
 from ...runtime.kernels.graph_linear import as_2d
 from ...runtime.kernels.graph_pool import as_2d as pool_as_2d
+from . import runs
 from .select import Selector, selects
 
 
 def launch(
     s: Selector, operation: str, inputs: Sequence[SSAValue], output: SSAValue, parameters: Mapping[str, Any],
-    open_: Mapping[str, Sequence[int]] | None = None,
+    open_: Mapping[str, Any] | None = None,
 ) -> None:  # fmt: skip
     """A launch of a partial kernel; `open_`: what tiles set for themselves, with the whole layer's values."""
-    open_ = open_ or {}
-    name = s.kernel(operation, Parameters(parameters), {n: len(v) for n, v in open_.items()})
-    scalars = tuple(itertools.chain.from_iterable(open_.values()))
-    s.emit(npu.LaunchOp, {"inputs": inputs, "outputs": [output]}, kernel=name, scalars=scalars)
+    s.start(operation, inputs, [output], parameters, open_)
 
 
 def write_as(s: Selector, value: SSAValue, shape: Sequence[int], emit: Callable[[SSAValue], None]) -> None:
@@ -56,6 +54,15 @@ def read_as(s: Selector, value: SSAValue, shape: Sequence[int]) -> SSAValue:
     """A value's buffer in another shape."""
     here = s.buffer(value)
     return here if buffer_type(here).shape == tuple(shape) else s.reshape(s.dense(value), shape)
+
+
+def of_nothing(s: Selector, op: DeclarativeOp) -> bool:
+    """Copy the result of an operation that combines no values at all (a sum over an axis of size 0), if it is one."""
+    if all(size_of(v) for v in op.operands) or not size_of(op.results[0]):
+        return False
+    arrays = (np.zeros(shape_of(v), dtype_of(storage_of(element_type(v)))) for v in op.operands)
+    s.emit(npu.CopyOp, {"src": s.constant(evaluate(op, *arrays)[0]), "dst": s.result(op.results[0])})
+    return True
 
 
 def four(shape: Sequence[int]) -> tuple[int, ...]:
@@ -82,9 +89,16 @@ def reduced(shape: Sequence[int], axes: Sequence[int]) -> tuple[int, ...]:
 # --- products --------------------------------------------------------------------------------------------
 @selects(graph.MatmulOp, reorders=True)
 def matmul(op: graph.MatmulOp, s: Selector) -> None:
-    """One order of sums, from here on."""
+    """One order of sums, from here on. Products over an axis of size 0 leave the bias, or zeros."""
     bias = [s.buffer(op.bias)] if op.bias is not None else []
-    launch(s, "ppu.matmul", [s.buffer(op.a), s.buffer(op.b), *bias], s.result(op.result), {})
+    batch, matrices = shape_of(op.result)[:-2], [s.buffer(op.a), s.buffer(op.b)]
+    shapes = [buffer_type(m).shape for m in matrices]
+    if shapes[0][-1] == 0 and bias:
+        launch(s, "ppu.broadcast", bias, s.result(op.result), {})
+    elif not of_nothing(s, op):
+        if runs.runs(batch, *(shape[:-2] for shape in shapes)) > runs.BATCHES:
+            matrices = [runs.in_full(s, m, (*batch, *shape[-2:])) for m, shape in zip(matrices, shapes)]
+        launch(s, "ppu.matmul", [*matrices, *bias], s.result(op.result), {})
 
 
 MULTIPLIER = 64
@@ -168,17 +182,17 @@ def avg_pool(op: graph.AvgPoolOp, s: Selector) -> None:
         "strides": p.strides, "dilations": p.dilations, "count_include_pad": p.count_include_pad,
         "overhang": p.overhang, "window": (*p.kernel, *p.pads), "sizes": buffer_type(ifm).shape[1:3],
     }  # fmt: skip
-    whole = {"kernel": p.kernel, "pads": p.pads, "offset": (0, 0), "last": (1,)}
+    whole = {"kernel": p.kernel, "pads": p.pads, "offset": (0, 0), "last": 1}
     out = four(shape_of(op.ofm))
     write_as(s, op.ofm, out, lambda ofm: launch(s, "ppu.avg_pool", [ifm], ofm, settled, whole))
 
 
-@selects(graph.LrnOp)
+@selects(graph.LrnOp, reorders=True)
 def lrn(op: graph.LrnOp, s: Selector) -> None:
     """Neighbours and the values themselves are read apart."""
     p = op.parameters()
     before = (p.size - 1) // 2
-    whole = {"window": (p.size, before, p.size - 1 - before), "last": (1,)}
+    whole = {"window": (p.size, before, p.size - 1 - before), "last": 1}
     ifm = s.buffer(op.ifm)
     launch(s, "ppu.lrn", [ifm, ifm], s.result(op.ofm), p, whole)
 
@@ -202,14 +216,23 @@ def resize_float(op: qnn.ResizeFloatOp, s: Selector) -> None:
 # --- reductions ------------------------------------------------------------------------------------------
 @selects(graph.ReduceSumOp, graph.ReduceMeanOp, graph.ReduceMaxOp, graph.ReduceMinOp)
 def reduce(op: graph.ReduceOp, s: Selector) -> None:
-    """One kernel, which goes on from its partial result."""
-    p = op.parameters()
-    settled: dict[str, Any] = {"axes": tuple(sorted(set(p.axes))), "keepdims": p.keepdims}
-    operation, whole = f"ppu.{op.name.partition('.')[2]}", {}
-    if isinstance(op, graph.ReduceMeanOp):
-        settled["count"] = math.prod(shape_of(op.input)[a] for a in settled["axes"])
-        whole = {"last": (1,)}
-    launch(s, operation, [s.buffer(op.input)], s.result(op.result), settled, whole)
+    """One kernel, which goes on from its partial result; a mean's last part divides."""
+    count = math.prod(shape_of(op.input)[a] for a in set(op.parameters().axes))
+    mean = isinstance(op, graph.ReduceMeanOp)
+    reduction(s, op, {"count": count} if mean else {}, {"last": 1} if mean else {})
+
+
+def reduction(s: Selector, op: Any, settled: Mapping[str, Any], open_: Mapping[str, Any]) -> None:
+    """A launch over axes; those that alternate too often are transposed to the back first, in their order."""
+    operation, axes = f"ppu.{op.name.partition('.')[2]}", tuple(sorted(set(op.parameters().axes)))
+    keepdims, x, out = op.parameters().keepdims, s.buffer(op.input), shape_of(op.result)
+    if of_nothing(s, op):
+        return
+    if runs.reduces_too_often(shape_of(op.input), axes):
+        x = runs.as_rows(s, x, axes)
+        axes, keepdims, out = (1,), False, (size_of(op.result),)
+    settled = {"axes": axes, "keepdims": keepdims, **settled}
+    write_as(s, op.result, out, lambda result: launch(s, operation, [x], result, settled, open_))
 
 
 def _largest(s: Selector, x: SSAValue, shape: Sequence[int], element: Attribute, axis: int) -> SSAValue:
@@ -227,10 +250,10 @@ def argmax(op: graph.ArgmaxOp, s: Selector) -> None:
         return
     x = s.buffer(op.input)
     maximum = _largest(s, x, shape_of(op.input), buffer_type(x).element, p.axis)
-    launch(s, "ppu.index_of", [x, maximum], s.result(op.result), p, {"offset": (0,)})
+    launch(s, "ppu.index_of", [x, maximum], s.result(op.result), p, {"offset": 0})
 
 
-@selects(graph.SoftmaxOp)
+@selects(graph.SoftmaxOp, reorders=True)
 def softmax(op: graph.SoftmaxOp, s: Selector) -> None:
     """One kernel, or the maximum, the sum, and the quotient."""
     axis, row = op.parameters().axis, bytes_of(op.input, (op.parameters().axis,))
@@ -266,25 +289,41 @@ def layer_norm(op: graph.LayerNormOp, s: Selector) -> None:
     p, shape = op.parameters(), shape_of(op.input)
     axes = tuple(range(p.axis, len(shape)))
     row = bytes_of(op.input, axes)
-    vectors = [op.scale] if op.bias is None else [op.scale, op.bias]
-    if rows_fit(s, row, row, *(min(bytes_of(v, range(len(shape_of(v)))), row) for v in vectors)):
-        s.launch(op)
+    x, vectors = s.buffer(op.input), [s.buffer(v) for v in (op.scale, op.bias) if v is not None]
+    sides = (slice(p.axis), slice(p.axis, None))
+    aligned = [(1,) * (len(shape) - len(buffer_type(v).shape)) + buffer_type(v).shape for v in vectors]
+    if any(runs.runs(shape[side], *(v[side] for v in aligned)) > runs.ROWS for side in sides):
+        vectors = [runs.in_full(s, v, shape) for v in vectors]
+    bytes_ = (math.prod(buffer_type(v).shape) * itemsize(buffer_type(v).element) for v in vectors)
+    if rows_fit(s, row, row, *(min(n, row) for n in bytes_)):
+        s.start(op.name, [x, *vectors], [s.result(op.result)], p)
         return
-    x = s.buffer(op.input)
     element, count = buffer_type(x).element, math.prod(shape[p.axis :])
     mean, variance = (s.alloc(reduced(shape, axes), element) for _ in range(2))
     settled = {"axes": axes, "count": count}
-    launch(s, "ppu.reduce_mean", [x], mean, {**settled, "keepdims": True}, {"last": (1,)})
-    launch(s, "ppu.variance", [x, mean], variance, settled, {"last": (1,)})
-    inputs = [x, mean, variance, *(s.buffer(v) for v in vectors)]
-    launch(s, "ppu.normalise", inputs, s.result(op.result), {"epsilon": p.epsilon})
+    launch(s, "ppu.reduce_mean", [x], mean, {**settled, "keepdims": True}, {"last": 1})
+    launch(s, "ppu.variance", [x, mean], variance, settled, {"last": 1})
+    launch(s, "ppu.normalise", [x, mean, variance, *vectors], s.result(op.result), {"epsilon": p.epsilon})
 
 
 # --- moves -----------------------------------------------------------------------------------------------
 @selects(graph.BroadcastOp)
 def broadcast(op: graph.BroadcastOp, s: Selector) -> None:
     """Each tile is repeated from what it needs of the input."""
-    launch(s, "ppu.broadcast", [s.buffer(op.input)], s.result(op.result), {})
+    *before, _ = runs.stages(shape_of(op.input), shape_of(op.result))
+    source = runs.through(s, s.buffer(op.input), before)
+    launch(s, "ppu.broadcast", [source], s.result(op.result), {})
+
+
+BINARY = [op for op in graph.OPS if issubclass(op, graph.BinaryOp) and op not in (graph.MinOp, graph.MaxOp)]
+"""Operators of two operands; the smaller and the larger of integers are the fabric's."""
+
+
+@selects(*BINARY, graph.CompareOp, graph.SelectOp, reorders=True)
+def elementwise(op: graph.BinaryOp | graph.CompareOp | graph.SelectOp, s: Selector) -> None:
+    """A kernel, on operands that it walks together."""
+    operands = runs.walkable(s, [s.buffer(v) for v in op.operands], shape_of(op.result))
+    s.start(op.name, operands, [s.result(op.result)], op.parameters())
 
 
 def permute(
@@ -344,7 +383,11 @@ def backwards(op: graph.SliceOp, s: Selector) -> None:
     axes = tuple(i for i, step in enumerate(p.steps) if step < 0)
     low = tuple(min(a, a + (n - 1) * t) for a, n, t in zip(p.starts, p.sizes, p.steps))
     part = s.view(s.buffer(op.input), low, p.sizes, tuple(abs(t) for t in p.steps))
-    launch(s, "ppu.flip", [part], s.result(op.result), {"axes": axes})
+    *before, last = runs.in_turns(axes, len(p.sizes))
+    for turned in before:
+        here, part = part, s.alloc(p.sizes, buffer_type(part).element)
+        launch(s, "ppu.flip", [here], part, {"axes": turned})
+    launch(s, "ppu.flip", [part], s.result(op.result), {"axes": last})
 
 
 def fabric_pads(op: graph.PadOp) -> bool:
@@ -357,10 +400,17 @@ def fabric_pads(op: graph.PadOp) -> bool:
 
 def pad(op: graph.PadOp, s: Selector) -> None:
     """Reflections, repeated edges, and other floats."""
-    p, out = op.parameters(), shape_of(op.result)
-    place = tuple(v for n in out for v in (0, n, 0))
-    settled = {"low": p.low, "mode": p.mode, "value": p.value, "shape": shape_of(op.input)}
-    launch(s, "ppu.pad", [s.buffer(op.input)], s.result(op.result), settled, {"place": place})
+    p, out, source = op.parameters(), shape_of(op.result), s.buffer(op.input)
+    shape = shape_of(op.input)
+    axes = [a for a, low in enumerate(p.low) if low or shape[a] != out[a]]
+    *before, last = runs.in_turns(axes, len(out))
+    for turn in (*before, last):
+        here = tuple(out[a] if a in turn else n for a, n in enumerate(shape))
+        low = tuple(n if a in turn else 0 for a, n in enumerate(p.low))
+        settled = {"low": low, "mode": p.mode, "value": p.value, "shape": shape}
+        made = s.result(op.result) if turn == last else s.alloc(here, buffer_type(source).element)
+        launch(s, "ppu.pad", [source], made, settled, {"place": tuple(v for n in here for v in (0, n, 0))})
+        source, shape = made, here
 
 
 RUNS = 4096
@@ -385,7 +435,7 @@ def gather(op: graph.GatherOp, s: Selector) -> None:
         return
     settled = {"axis": axis, "size": size}
     inputs = [s.buffer(op.data), s.buffer(op.indices)]
-    launch(s, "ppu.gather", inputs, s.result(op.result), settled, {"offset": (0,)})
+    launch(s, "ppu.gather", inputs, s.result(op.result), settled, {"offset": 0})
 
 
 def runs_of(indices: np.ndarray) -> list[tuple[int, int, int]]:

@@ -24,9 +24,9 @@ from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Operation
 from xdsl.ir import Region as Body
 
-from ...dialects.nacre import Source, SourceAttr, StoreAttr, constant_attribute
+from ...dialects.nacre import Source, SourceAttr, StateOp, StoreAttr, constant_attribute
 from ...dialects.npu import Region
-from ...dialects.npu_instructions import DataOp, KernelOp, TensorOp
+from ...dialects.npu_instructions import DataOp, TensorOp
 from ...dialects.store import Store
 from ...dialects.types import dtype_of
 from ...errors import FileFormatError, MachineError
@@ -44,7 +44,8 @@ def disassemble(program: Executable, constants: list[tuple[str, Region]], sram_p
     """The module in address form; `constants` says what the bytes of the constant section are."""
     store = Store()
     block = Block()
-    for kind, bindings in (("input", program.inputs), ("output", program.outputs)):
+    sides = (("input", program.inputs), ("output", program.outputs), ("state", program.states))
+    for kind, bindings in sides:
         for binding in bindings:
             block.add_op(DataOp.of(binding.name, kind, binding.region))
     for label, region in constants:
@@ -55,8 +56,9 @@ def disassemble(program: Executable, constants: list[tuple[str, Region]], sram_p
         tensor.location = _location(t.layer)
         block.add_op(tensor)
     block.add_op(ReturnOp())
-    kernels = [KernelOp.of(n, k.operation, k.parameters, dict(k.open)) for n, k in program.kernels.items()]
-    module = ModuleOp([*kernels, FuncOp("main", ([], []), Body(block))])
+    kernels = [function.clone() for function in program.kernels.values()]
+    states = [StateOp.of(name, program.initial[name], store) for name, _ in program.states]
+    module = ModuleOp([*states, *kernels, FuncOp("main", ([], []), Body(block))])
     module.attributes["nacre.store"] = StoreAttr(store)
     for name, number in (
         ("dram_bytes", program.dram_bytes),

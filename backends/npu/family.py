@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from xdsl.dialects.builtin import IntegerAttr, ModuleOp
 from xdsl.passes import ModulePass
 
-from ...dialects.declarative import Parameters
 from ...dialects.npu import ENGINE_OF, Region, Space
-from ...dialects.npu_instructions import DataOp
+from ...dialects.npu_instructions import DataOp, LaunchOp
+from ...dialects.ppu import FuncOp
+from ...dialects.types import dtype_of
 from ...errors import FileFormatError
 from ...passes.npu.allocate import AllocatePass
 from ...passes.npu.elide_copies import ElideCopiesPass
@@ -24,12 +26,13 @@ from ...passes.npu.fuse_residual import FuseResidualPass
 from ...passes.npu.keep_on_chip import KeepOnChipPass
 from ...passes.npu.schedule import SchedulePass
 from ...passes.npu.tile import TilePass
-from ...runtime import isa
+from ...passes.quantise.report import keep_rows, kept_rows
+from ...runtime import isa, ppu
 from ...runtime.comparison import Feeds, Level, collect_program
+from ...runtime.cost import launch_cost
 from ...runtime.emulator import Emulator
 from ...runtime.executable import Binding, Executable, Tensor
-from ...runtime.execute import LaunchKernel
-from ...runtime.flatfile import FlatFile
+from ...runtime.flatfile import STATE, FlatFile, pack_states, read_states
 from ...runtime.link import link
 from ...runtime.machine import Machine, load_machine, machine_names
 from ...runtime.timing import Timing, simulate
@@ -64,9 +67,10 @@ def encode(module: ModuleOp, machine: Machine) -> Sections:
         "machine": machine.model_dump(),
         "dram_bytes": program.dram_bytes,
         "sram_peak_bytes": peak.value.data,
-        "kernels": [_kernel_json(name, program.kernels[name]) for name in kernels],
+        "kernels": kernels,
         "inputs": [_binding_json(b) for b in program.inputs],
         "outputs": [_binding_json(b) for b in program.outputs],
+        "states": [_binding_json(b) for b in program.states],
     }
     names = sorted(set(program.layers))
     places = {name: i for i, name in enumerate(names)}
@@ -79,11 +83,14 @@ def encode(module: ModuleOp, machine: Machine) -> Sections:
             for op in module.walk()
             if isinstance(op, DataOp) and op.kind.data == "constant"
         ],
+        "types": kept_rows(module),
     }  # fmt: skip
     return {
         "plan": _json(plan),
         "code": b"".join(isa.encode(c, numbers) for c in program.commands),
         "debug": _json(debug),
+        "kernels": encode_functions([program.kernels[name] for name in kernels]),
+        **({STATE: pack_states(program.initial)} if program.states else {}),
         "constants": program.constants,
     }
 
@@ -92,7 +99,7 @@ def decode(file: FlatFile) -> Executable:
     """The executable in a file; constants stay where the file is mapped. Raises FileFormatError."""
     try:
         plan, debug = json.loads(bytes(file["plan"])), json.loads(bytes(file["debug"]))
-        kernels = {k["symbol"]: _kernel(k) for k in plan["kernels"]}
+        kernels = dict(zip(plan["kernels"], decode_functions(bytes(file["kernels"])), strict=True))
         return Executable(
             machine=Machine.model_validate(plan["machine"]),
             commands=isa.decode(bytes(file["code"]), list(kernels)),
@@ -101,25 +108,40 @@ def decode(file: FlatFile) -> Executable:
             dram_bytes=plan["dram_bytes"],
             inputs=[Binding(b["name"], _region(b["region"])) for b in plan["inputs"]],
             outputs=[Binding(b["name"], _region(b["region"])) for b in plan["outputs"]],
+            states=states_in(file, plan["states"], initial := read_states(file)),
+            initial=initial,
             tensors=[
                 Tensor(n, layer, _region(r), i, tuple(a), s, z)
                 for n, layer, r, i, a, s, z in debug["tensors"]
             ],
             layers=[debug["layers"][i] for i in debug["commands"]],
         )
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, struct.error) as error:
         raise FileFormatError(f"'{file.label}' holds no sound plan: {error}") from None
+
+
+def states_in(file: FlatFile, plan: Sequence[Any], initial: Mapping[str, np.ndarray]) -> list[Binding]:
+    """Where the states lie. Raises FileFormatError where the plan and the section of states differ."""
+    states = [Binding(b["name"], _region(b["region"])) for b in plan]
+    for name, region in states:
+        found = initial.get(name)
+        if found is None or found.shape != region.shape or found.dtype != dtype_of(region.element):
+            raise FileFormatError(f"'{file.label}' has no initial value for the state '{name}' at {region}")
+    return states
 
 
 def disassemble_file(file: FlatFile) -> ModuleOp:
     """A file as the module in address form that `encode` turns into its sections. Raises FileFormatError."""
     program = decode(file)
     try:
-        constants = [(label, _region(r)) for label, r in json.loads(bytes(file["debug"]))["constants"]]
+        debug = json.loads(bytes(file["debug"]))
+        constants = [(label, _region(r)) for label, r in debug["constants"]]
         peak = json.loads(bytes(file["plan"]))["sram_peak_bytes"]
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise FileFormatError(f"'{file.label}' holds no sound plan: {error}") from None
-    return disassemble(program, constants, peak)
+    module = disassemble(program, constants, peak)
+    keep_rows(module, debug.get("types"))
+    return module
 
 
 def _json(value: Any) -> bytes:
@@ -139,28 +161,20 @@ def _binding_json(b: Binding) -> dict[str, Any]:
     return {"name": b.name, "region": _region_json(b.region)}
 
 
-def _kernel_json(symbol: str, kernel: LaunchKernel) -> dict[str, Any]:
-    settings = {n: _plain(v) for n, v in kernel.parameters.items()}
-    return {"symbol": symbol, "operation": kernel.operation, "settings": settings, "open": dict(kernel.open)}
+def encode_functions(functions: Iterable[FuncOp]) -> bytes:
+    """Machine code of the programmable engine: of each function its length (u32) and its words."""
+    codes = [ppu.encode(f) for f in functions]
+    return b"".join(struct.pack("<I", len(code)) + code for code in codes)
 
 
-def _plain(value: Any) -> Any:
-    # An element type (of a cast) is the one parameter that JSON has no word for.
-    return (
-        value
-        if isinstance(value, (int, float, str, bool, tuple, list))
-        else {"type": isa.ELEMENTS.index(value)}
-    )
-
-
-def _kernel(value: Mapping[str, Any]) -> LaunchKernel:
-    def back(v: Any) -> Any:
-        if isinstance(v, dict):
-            return isa.ELEMENTS[v["type"]]
-        return tuple(v) if isinstance(v, list) else v
-
-    settings = Parameters({n: back(v) for n, v in value["settings"].items()})
-    return LaunchKernel(value["operation"], settings, value["open"])
+def decode_functions(section: bytes) -> list[FuncOp]:
+    """The functions of a section. Raises FileFormatError for damaged code."""
+    found, at = [], 0
+    while at < len(section):
+        (length,) = struct.unpack_from("<I", section, at)
+        found.append(ppu.decode(section[at + 4 : at + 4 + length]))
+        at += 4 + length
+    return found
 
 
 # --- running ---------------------------------------------------------------------------------------------
@@ -177,8 +191,13 @@ class NpuExecutor:
         """One inference."""
         return self.emulator.run(feeds)
 
+    def reset(self) -> None:
+        """The states as the file has them."""
+        self.emulator.reset()
+
     def collect(self, feeds: Feeds, wanted: Collection[str]) -> Level:
-        """One inference, read from the emulated memory as it goes."""
+        """One inference from the initial states, read from the emulated memory as it goes."""
+        self.reset()
         return collect_program("program", self.emulator, feeds, wanted)
 
     def timing(self) -> Timing:
@@ -204,6 +223,7 @@ class NpuExecutor:
             "constant_bytes": len(self.program.constants),
             "instructions": len(self.program.commands),
             "busy_cycles": dict(t.busy_cycles),
+            "kernels": costs_of_kernels(self.program),
             "layers": {
                 name: {
                     "engines": engines.get(name, []), "cycles": round(x.cycles), "macs": x.macs,
@@ -213,6 +233,26 @@ class NpuExecutor:
                 for name, x in t.layers.items()
             },
         }  # fmt: skip
+
+
+def costs_of_kernels(program: Executable) -> dict[str, dict[str, Any]]:
+    """What the launches of each kernel take together: cycles, instructions by class, the share of idle lanes."""
+    found: dict[str, dict[str, Any]] = {
+        name: {"launches": 0, "cycles": 0, "instructions": Counter(), "idle": 0.0} for name in program.kernels
+    }
+    for command in program.commands:
+        if command.cls is LaunchOp:
+            spent = launch_cost(command.fields, program.prepared[command.fields.kernel], program.machine)
+            kernel = found[command.fields.kernel]
+            kernel["launches"] += 1
+            kernel["cycles"] += spent.cycles
+            kernel["instructions"].update(spent.issued)
+            kernel["idle"] += spent.divergence * sum(spent.issued.values())
+    for kernel in found.values():
+        issued = sum(kernel["instructions"].values())
+        kernel["divergence"] = round(kernel.pop("idle") / issued, 4) if issued else 0.0
+        kernel["instructions"] = dict(kernel["instructions"])
+    return found
 
 
 def engines_of_layers(program: Executable) -> dict[str, list[str]]:

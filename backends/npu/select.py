@@ -1,13 +1,14 @@
 """npu-select: graph and qnn operations on tensors become instructions on whole buffers in DRAM.
 
-A selection is registered by op class; an operation without one becomes a launch of a built-in kernel on the
-programmable engine. Moves cost nothing where a view says the same: reshapes, slices, splits, and concats
+A selection is registered by op class; an operation without one becomes a launch of the library's kernel for it on
+the programmable engine. Moves cost nothing where a view says the same: reshapes, slices, splits, and concats
 whose inputs are written in place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,21 +17,23 @@ from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, ModuleOp, StringAtt
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 
-from ...dialects import graph
+from ...dialects import graph, ppu
 from ...dialects import npu_instructions as npu
 from ...dialects.declarative import DeclarativeOp, Parameters
-from ...dialects.nacre import constant_attribute, set_sources, sources_of, store_of
+from ...dialects.nacre import StateOp, constant_attribute, set_sources, sources_of, states_of, store_of
 from ...dialects.npu import Buffer, BufferType, Instruction, Space, buffer, buffer_type
 from ...dialects.quant import CastOp
 from ...dialects.types import FLOATS, element_of, element_type, shape_of, storage_of
-from ...errors import CompileError
+from ...errors import CompileError, NacreError
 from ...passes.base import NacrePass
 from ...passes.npu.form import LAYER, set_form
 from ...passes.npu.launch_tile_rules import launch_rule
+from ...passes.npu.soft_kernels import SOFT_KERNELS, Build, launch_fields, no_kernel, soft_kernel
 from ...passes.npu.target import machine_of
-from ...passes.rewrite import location_names
+from ...passes.npu.tile import layer_name
 from ...runtime.interpreter import argument_names, main_function, result_names
 from ...runtime.machine import Machine
+from .kernels import check_numbers, check_pointers, function_of
 
 Selection = Callable[[Any, "Selector"], None]
 SELECTIONS: dict[type[Operation], Selection] = {}
@@ -38,7 +41,7 @@ REORDERED: set[type[Operation]] = set()
 
 
 def selects(*ops: type[Operation], reorders: bool = False) -> Callable[[Selection], Selection]:
-    """Register how op classes become instructions; `reorders`: float sums in another order than above."""
+    """Register how op classes become instructions; `reorders`: floats may differ in their last bits from above."""
 
     def register(function: Selection) -> Selection:
         for op in ops:
@@ -51,15 +54,20 @@ def selects(*ops: type[Operation], reorders: bool = False) -> Callable[[Selectio
 
 
 def reorders(op: Operation) -> bool:
-    """Whether an operation's floats may differ in their last bits from here on."""
-    return type(op) in REORDERED and any(element_type(v) in FLOATS for v in op.results)
+    """Whether an operation's floats may differ in their last bits from here on: a kernel sums in one order where BLAS
+    has its own, and computes exponentials and the like by the engine's polynomials."""
+    if isinstance(op, (graph.ConstantOp, ReturnOp)) or not any(element_type(v) in FLOATS for v in op.results):
+        return False
+    return type(op) in REORDERED or type(op) not in SELECTIONS
 
 
 def legal(op: Operation) -> str | None:
     """None if the npu family can run an operation, else the reason why not."""
-    if type(op) in SELECTIONS or launch_rule(op.name) or isinstance(op, (graph.ConstantOp, ReturnOp)):
+    if type(op) in SELECTIONS or isinstance(op, (graph.ConstantOp, ReturnOp)):
         return None
-    return f"no engine and no kernel of the npu family runs {op.name}"
+    if op.name not in SOFT_KERNELS:
+        return no_kernel(op.name)
+    return None if launch_rule(op.name) else f"no tile rule is registered for the kernel of {op.name}"
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ class SelectPass(NacrePass):
 def refuse_illegal(function: FuncOp) -> None:
     """Raise one CompileError that names every operation the family cannot run."""
     problems = [
-        f"  '{'+'.join(location_names(op.location)) or op.name}': {reason}"
+        f"  {layer_name(op)}: {reason}"
         for op in function.body.block.ops
         if (reason := legal(op))
     ]
@@ -97,9 +105,11 @@ class Selector:
         self.store = store_of(module)
         self.block = Block()
         self.buffers: dict[SSAValue, SSAValue] = {}
-        self.kernels: dict[tuple[str, str, str], str] = {}
+        self.kernels: dict[Any, npu.KernelOp] = {}
+        self.functions: dict[Any, ppu.FuncOp] = {}
         self.constants: dict[tuple[Attribute, Buffer], SSAValue] = {}
         self.in_place: dict[SSAValue, tuple[graph.ConcatOp, int]] = {}
+        self.states: dict[str, SSAValue] = {}
         self.layer: Operation = function
 
     # -- the walk
@@ -125,7 +135,7 @@ class Selector:
             op.erase(safe_erase=False)
 
     def _signature(self, old: Block) -> dict[SSAValue, SSAValue]:
-        """New arguments: the inputs, then the outputs. Gives the argument that each returned value fills."""
+        """New arguments: inputs, outputs, states. Gives the argument that each returned value fills."""
         attributes = []
         for name, argument in zip(argument_names(self.function), old.args):
             new = self.block.insert_arg(self._type(argument), len(self.block.args))
@@ -141,6 +151,17 @@ class Selector:
             # Only what an op writes itself can be written straight to the output.
             if value not in returned and isinstance(value.owner, Operation) and writes_result(value.owner):
                 returned[value] = new
+        for name, state in states_of(self.module).items():
+            element = storage_of(state.type.element_type)
+            self.states[name] = self.block.insert_arg(
+                buffer(shape_of(state.type), element, Space.DRAM), len(self.block.args)
+            )
+            attributes.append(_attributes(name, "state"))
+            if element != state.type.element_type:  # nothing below mentions a quantised type
+                plain = StateOp.of(name, state.array(), self.store, element)
+                self.module.body.block.insert_op_before(plain, state)
+                state.detach()
+                state.erase()
         from xdsl.dialects.builtin import FunctionType
 
         self.function.function_type = FunctionType.from_lists([a.type for a in self.block.args], [])
@@ -268,33 +289,63 @@ class Selector:
         self.block.add_op(op)
         return op
 
-    def launch(
-        self, op: Operation, operation: str | None = None, parameters: Parameters | None = None
-    ) -> None:
-        """Run an operation as a built-in kernel."""
+    def launch(self, op: Operation) -> None:
+        """Run an operation as the kernel of the library that is registered for it."""
         assert isinstance(op, DeclarativeOp), op
         inputs = [self.buffer(v) for v in op.operands]
-        outputs = [self.result(v) for v in op.results]
-        operation, parameters = operation or op.name, parameters or op.parameters()
-        open_ = OPEN.get(operation, {})
-        ports = {"inputs": inputs, "outputs": outputs}
-        scalars = tuple(v for name in open_ for v in np.atleast_1d(parameters[name]).tolist())
-        self.emit(npu.LaunchOp, ports, kernel=self.kernel(operation, parameters, open_), scalars=scalars)
+        self.start(op.name, inputs, [self.result(v) for v in op.results], op.parameters())
 
-    def kernel(self, operation: str, parameters: Parameters, open_: dict[str, int] | None = None) -> str:
-        """The symbol of a kernel, made once for equal parameters."""
-        open_ = open_ if open_ is not None else OPEN.get(operation, {})
-        key = (operation, repr(sorted(parameters.items(), key=lambda p: p[0])), repr(open_))
+    def start(
+        self,
+        operation: str,
+        inputs: Sequence[SSAValue],
+        outputs: Sequence[SSAValue],
+        settled: Mapping[str, Any],
+        open_: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Launch a kernel of the library; `open_`: what tiles set for themselves, with the whole layer's values."""
+        open_ = open_ or {}
+        shapes_in, shapes_out = ([buffer_type(v).shape for v in side] for side in (inputs, outputs))
+        if any(0 in shape for shape in shapes_out):
+            return
+        types_in, types_out = (tuple(buffer_type(v).element for v in side) for side in (inputs, outputs))
+        build = Build(Parameters(settled), types_in, types_out)
+        whole = [int(v) for value in open_.values() for v in np.atleast_1d(value).tolist()]
+        try:
+            function = self.function_for(operation, build)
+            kernel = self.kernel(operation, build, open_, function)
+            fields = launch_fields(kernel, whole, shapes_in, shapes_out, resumed=False)
+            check_numbers(operation, function, len(fields["scalars"]))
+        except NacreError as error:
+            raise CompileError(f"{layer_name(self.layer)}: {error}") from None
+        self.emit(npu.LaunchOp, {"inputs": inputs, "outputs": outputs}, kernel=kernel.sym_name.data, **fields)
+
+    def kernel(
+        self, operation: str, build: Build, open_: Mapping[str, Any], function: ppu.FuncOp
+    ) -> npu.KernelOp:
+        """A kernel, made once for equal parameters and element types."""
+        settings = Parameters({**build.parameters, **open_})
+        key = (operation, repr(sorted(settings.items(), key=lambda p: p[0])), build[1:])
         if key not in self.kernels:
             symbol = f"{operation.partition('.')[2]}_{len(self.kernels)}"
-            self.kernels[key] = symbol
-            op = npu.KernelOp.of(symbol, operation, parameters, open_)
+            op = npu.KernelOp.of(symbol, operation, settings, list(open_), function.sym_name.data)
             self.module.body.block.insert_op_before(op, self.function)
+            self.kernels[key] = op
         return self.kernels[key]
 
-
-OPEN: dict[str, dict[str, int]] = {}
-"""Parameters that a kernel's tiles set for themselves, by operation: name and number of scalars."""
+    def function_for(self, operation: str, build: Build) -> ppu.FuncOp:
+        """The function of a kernel, compiled once for equal macros. Raises CompileError or SourceError."""
+        kernel = soft_kernel(operation)
+        key = (kernel, tuple(sorted(kernel.macros(build).items())))
+        if key not in self.functions:
+            types = "_".join(dict.fromkeys(str(e) for e in (*build.inputs, *build.outputs)))
+            symbol, taken = f"{kernel.entry}_{types}", {f.sym_name.data for f in self.functions.values()}
+            symbol = next(s for n in itertools.count() if (s := f"{symbol}_{n}" if n else symbol) not in taken)
+            function = function_of(operation, build, symbol)
+            check_pointers(operation, function, build)
+            self.module.body.block.insert_op_before(function, self.function)
+            self.functions[key] = function
+        return self.functions[key]
 
 
 def buffer_type_of(type_: BufferType) -> Buffer:

@@ -11,11 +11,11 @@ from ...dialects import npu_instructions as npu
 from ...dialects.npu import buffer_type
 from ...dialects.npu_instructions import PoolKind, ResizeKind
 from ...dialects.quant import QuantType, storage_range
-from ...dialects.types import element_type, shape_of, size_of
+from ...dialects.types import element_type, f16, f64, shape_of, size_of
 from ...errors import CompileError
 from ...passes.npu.tile import layer_name
 from ...runtime.kernel import evaluate
-from . import decompose, selections_tflite  # noqa: F401  the latter registers
+from . import decompose, selections_recurrent, selections_scan, selections_tflite  # noqa: F401  the latter register
 from .select import Selector, selects
 
 
@@ -40,8 +40,11 @@ def dequantise(op: quant.DCastOp, s: Selector) -> None:
 
 @selects(quant.SCastOp)
 def see_as_storage(op: quant.SCastOp, s: Selector) -> None:
-    """No bit changes."""
-    s.alias(op.result, s.buffer(op.input))
+    """No bit changes; a copy where the result has a place of its own, as an output or in a concat."""
+    if op.result in s.returned or op.result in s.in_place:
+        s.emit(npu.CopyOp, {"src": s.buffer(op.input), "dst": s.result(op.result)})
+    else:
+        s.alias(op.result, s.buffer(op.input))
 
 
 # --- NN engine -------------------------------------------------------------------------------------------
@@ -137,7 +140,7 @@ def mul(op: qnn.MulOp, s: Selector) -> None:
 def extremum(op: graph.MinOp | graph.MaxOp, s: Selector) -> None:
     """On integers of one quantisation; floats are the programmable engine's."""
     if not isinstance(element_type(op.result), QuantType):
-        s.launch(op)
+        decompose.elementwise(op, s)
         return
     rank = len(shape_of(op.result))
     ports = {"a": _aligned(s, op.a, rank), "b": _aligned(s, op.b, rank), "ofm": s.result(op.result)}
@@ -235,6 +238,15 @@ def _nearest_table(op: graph.ResizeOp, size: int, axis: int) -> np.ndarray:
     (picked,) = evaluate(op, np.ascontiguousarray(np.broadcast_to(ramp, (1, *shape[1:3], 1))))
     index = picked[0, :, 0, 0] if axis == 1 else picked[0, 0, :, 0]
     return np.stack([index, index, np.zeros_like(index)], axis=1).astype(np.int32)
+
+
+@selects(graph.CastOp)
+def cast(op: graph.CastOp, s: Selector) -> None:
+    """Wide and half floats at the model's interface by an instruction; between what kernels load, by a kernel."""
+    if {element_type(op.input), element_type(op.result)} & {f16, f64}:
+        s.emit(npu.ConvertOp, {"src": s.buffer(op.input), "dst": s.result(op.result)})
+    else:
+        s.launch(op)
 
 
 # --- moves -----------------------------------------------------------------------------------------------

@@ -329,16 +329,65 @@ def atanh(node: Node) -> Value:
     return node.emit(graph.MulOp, node.emit(graph.LogOp, ratio), node.scalar(0.5, value))
 
 
-refuse("Asin", "Acos", "Atan", reason="graph has no arc functions yet")
-refuse(
-    "BitShift",
-    "BitwiseAnd",
-    "BitwiseOr",
-    "BitwiseXor",
-    "BitwiseNot",
-    "BitCast",
-    reason="graph has no bitwise operations",
-)
+importer("Atan")(unary(graph.AtanOp))
+
+
+@importer("Asin")
+def asin(node: Node) -> Value:
+    """2 · atan(x / (1 + √(1 − x²))), with 1 − x² as (1 − x) · (1 + x), which loses nothing near ±1."""
+    value = node.operand(0)
+    less, more = one_less_and_more(node, value)
+    height = node.emit(graph.SqrtOp, node.emit(graph.MulOp, less, more))
+    ratio = node.emit(graph.DivOp, value, node.emit(graph.AddOp, height, node.scalar(1, value)))
+    return twice_atan(node, ratio)
+
+
+@importer("Acos")
+def acos(node: Node) -> Value:
+    """2 · atan(√((1 − x) / (1 + x))); the ratio is infinite at −1, and twice its atan is π."""
+    less, more = one_less_and_more(node, node.operand(0))
+    return twice_atan(node, node.emit(graph.SqrtOp, node.emit(graph.DivOp, less, more)))
+
+
+def one_less_and_more(node: Node, value: SSAValue) -> tuple[SSAValue, SSAValue]:
+    """1 − x and 1 + x."""
+    one = node.scalar(1, value)
+    return node.emit(graph.SubOp, one, value), node.emit(graph.AddOp, one, value)
+
+
+def twice_atan(node: Node, value: SSAValue) -> SSAValue:
+    """2 · atan(x)."""
+    angle = node.emit(graph.AtanOp, value)
+    return node.emit(graph.AddOp, angle, angle)
+
+
+def bits(node: Node, operation: str) -> SSAValue:
+    """An operation on the bits of both inputs."""
+    return node.emit(graph.BitwiseOp, node.operand(0), node.operand(1), operation=operation)
+
+
+importer("BitwiseAnd")(lambda node: bits(node, "and"))
+importer("BitwiseOr")(lambda node: bits(node, "or"))
+importer("BitwiseXor")(lambda node: bits(node, "xor"))
+
+
+@importer("BitwiseNot")
+def bitwise_not(node: Node) -> Value:
+    """x xor a number of ones."""
+    value = node.operand(0)
+    ones = np.array(~np.zeros((), dtype_of(element_type(value))))
+    return node.emit(graph.BitwiseOp, value, ones, operation="xor")
+
+
+@importer("BitShift")
+def bit_shift(node: Node) -> Value:
+    direction = node.attribute("direction")
+    if direction not in ("LEFT", "RIGHT"):
+        raise Unsupported(f"the direction '{direction}' is neither LEFT nor RIGHT")
+    return bits(node, direction.lower())
+
+
+refuse("BitCast", reason="graph has no operation that reads bits as another type")
 
 
 @importer("Pow", since=7)
@@ -359,19 +408,15 @@ def power(node: Node) -> Value:
 
 @importer("Mod")
 def modulo(node: Node) -> Value:
-    """Of integers: x − y · trunc(x / y) has the sign of x (fmod = 1); fmod = 0 moves it to the sign of y."""
+    """fmod = 1: the remainder has the sign of x; fmod = 0 moves it to the sign of y."""
     a, b = node.operand(0), node.operand(1)
-    kind = dtype_of(element_type(a)).kind
-    if kind == "f":
-        raise Unsupported("the remainder of floats is not supported, only that of integers")
-    quotient = node.emit(graph.DivOp, a, b)
-    remainder = node.emit(graph.SubOp, a, node.emit(graph.MulOp, quotient, b))
-    if kind == "u" or node.attribute("fmod"):
+    remainder = node.emit(graph.FmodOp, a, b)
+    if dtype_of(element_type(a)).kind == "u" or node.attribute("fmod"):
         return remainder
     zero = node.scalar(0, a)
     opposite = compare(node, "ne", compare(node, "lt", remainder, zero), compare(node, "lt", b, zero))
     shifted = node.emit(graph.SelectOp, opposite, node.emit(graph.AddOp, remainder, b), remainder)
-    return node.emit(graph.SelectOp, compare(node, "eq", remainder, zero), zero, shifted)
+    return node.emit(graph.SelectOp, compare(node, "eq", remainder, zero), remainder, shifted)
 
 
 # --- types -----------------------------------------------------------------------------------------------

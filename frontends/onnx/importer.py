@@ -27,7 +27,20 @@ from ...dialects.store import Store
 from ...dialects.types import FLOATS, element_of, element_type, f16, f64, tensor
 from ...errors import ImportFailed
 from ..module import module_around, problems_text
-from . import control, elementwise, linear, movement, normalization, quantised, recurrent, reduction, spatial  # noqa: F401
+from . import (  # noqa: F401  they register importers
+    control,
+    elementwise,
+    indexing,
+    linear,
+    movement,
+    normalization,
+    quantised,
+    recurrent,
+    reduction,
+    sampling,
+    signal,
+    spatial,
+)
 from .builder import Failed, GraphBuilder, Scope
 from .model import graph_inputs, opsets_of, read_model
 from .node import inner_element, location_of

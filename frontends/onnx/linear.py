@@ -1,8 +1,9 @@
-"""Importers of matrix products: MatMul, Gemm, Einsum and the cumulative sum."""
+"""Importers of matrix products: MatMul, Gemm and Einsum."""
 
 from __future__ import annotations
 
 import math
+import string
 from collections.abc import Sequence
 
 import numpy as np
@@ -86,34 +87,6 @@ def bias_vector(node: Node, addend: Value, outputs: int) -> SSAValue:
 
 
 # --- sums of products ------------------------------------------------------------------------------------
-CUMULATIVE_LIMIT = 1024
-"""A cumulative sum is a product with a triangular matrix, whose size grows with the square of the axis."""
-
-
-@importer("CumSum")
-def cumulative_sum(node: Node) -> Value:
-    value = node.operand(0)
-    shape = shape_of(value)
-    rank = len(shape)
-    axis = node.axis(int(node.constant(1, "the axis").item()), rank)
-    size = shape[axis]
-    if size > CUMULATIVE_LIMIT:
-        raise Unsupported(
-            f"a cumulative sum over {size} elements is not supported, only over {CUMULATIVE_LIMIT}"
-        )
-    shift = 1 if node.attribute("exclusive") else 0
-    ones = np.ones((size, size), node.dtype(0))
-    summed = np.tril(ones, -shift) if node.attribute("reverse") else np.triu(ones, shift)
-    order = [i for i in range(rank) if i != axis] + [axis]
-    rows = node.emit(
-        graph.ReshapeOp, moved(node, value, order), shape=(-(-int(np.prod(shape)) // size), size)
-    )
-    result = node.emit(
-        graph.ReshapeOp, node.emit(graph.MatmulOp, rows, summed), shape=[shape[i] for i in order]
-    )
-    return moved(node, result, np.argsort(order).tolist())
-
-
 def moved(node: Node, value: SSAValue, permutation: Sequence[int]) -> SSAValue:
     """A transpose, none where nothing moves."""
     if list(permutation) == list(range(len(permutation))):
@@ -124,7 +97,8 @@ def moved(node: Node, value: SSAValue, permutation: Sequence[int]) -> SSAValue:
 @importer("Einsum", since=12)
 def einsum(node: Node) -> Value:
     """Operands are combined from left to right; each pair is one batched matrix product."""
-    terms, wanted = parse_equation(node.attribute("equation"), len(node.inputs))
+    equation = spelled_out(node.attribute("equation"), [node.shape(i) for i in range(len(node.inputs))])
+    terms, wanted = parse_equation(equation, len(node.inputs))
     value, letters = node.operand(0), terms[0]
     for i in range(1, len(terms)):
         needed = set(wanted).union(*terms[i + 1 :])
@@ -133,14 +107,39 @@ def einsum(node: Node) -> Value:
     return moved(node, value, [letters.index(c) for c in wanted])
 
 
-def parse_equation(equation: str, count: int) -> tuple[list[str], str]:
-    """The letters of each operand and of the result. Raises Unsupported for ellipses and diagonals."""
+def spelled_out(equation: str, shapes: Sequence[tuple[int, ...]]) -> str:
+    """The equation with letters for the axes that its ellipses stand for, which are aligned at their ends.
+
+    Raises Unsupported where such an axis has several sizes: it would repeat.
+    """
+    if "..." not in equation:
+        return equation
     left, arrow, wanted = equation.replace(" ", "").partition("->")
     terms = left.split(",")
-    if "." in equation or any(len(set(t)) != len(t) for t in terms):
-        raise Unsupported(
-            f"the equation '{equation}' has an ellipsis or a repeated letter, which is not supported"
-        )
+    counts = [len(s) - len(t) + 3 if "..." in t else 0 for t, s in zip(terms, shapes)]
+    most, free = max(counts), [c for c in string.ascii_letters if c not in equation]
+    if len(terms) != len(shapes) or min(counts) < 0 or most > len(free):
+        raise Unsupported(f"the equation '{equation}' does not fit operands of {[list(s) for s in shapes]}")
+    sizes: dict[str, set[int]] = {}
+    for i, (term, shape, count) in enumerate(zip(terms, shapes, counts)):
+        terms[i] = term.replace("...", "".join(free[most - count : most]))
+        for letter, size in zip(terms[i], shape):
+            sizes.setdefault(letter, set()).add(size)
+    if wrong := [c for c in free[:most] if len(sizes[c]) > 1]:
+        raise Unsupported(f"an axis of the ellipsis in '{equation}' has the sizes {sorted(sizes[wrong[0]])}")
+    letters = "".join(free[:most])
+    if not arrow:  # implicit: the ellipsis first, then the letters that occur once
+        named = "".join(terms)
+        wanted = "..." + "".join(sorted(c for c in set(named) if named.count(c) == 1 and c not in letters))
+    return ",".join(terms) + "->" + wanted.replace("...", letters)
+
+
+def parse_equation(equation: str, count: int) -> tuple[list[str], str]:
+    """The letters of each operand and of the result. Raises Unsupported for diagonals."""
+    left, arrow, wanted = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    if any(len(set(t)) != len(t) for t in terms):
+        raise Unsupported(f"the equation '{equation}' repeats a letter in an operand, which is not supported")
     if not arrow:  # implicit: the letters that occur once, in alphabetical order
         wanted = "".join(sorted(c for c in set(left) - {","} if left.count(c) == 1))
     if len(terms) != count or not set(wanted) <= set(left):

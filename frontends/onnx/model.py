@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError, Message
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
 from ...dialects.types import ELEMENT_OF
-from ...errors import ImportFailed
+from ...errors import ImportFailed, OpenShapes
 
 OLDEST_OPSET = 7
 """Opset 7 brought numpy's broadcasting; older models go through ONNX's version converter."""
@@ -186,7 +186,9 @@ def graph_inputs(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int]]) ->
     fixed = [fix_input(value, shapes.get(value.name), symbols) for value in values]
     open_ones = [(value, f) for value, f in zip(values, fixed) if not isinstance(f, Input)]
     if open_ones:
-        raise ImportFailed(open_sentence([(value.name, dims) for value, dims in open_ones]))
+        raise OpenShapes(
+            open_sentence([(value.name, dims) for value, dims in open_ones]), [value.name for value, _ in open_ones]
+        )
     return [f for f in fixed if isinstance(f, Input)]
 
 

@@ -12,7 +12,7 @@ from xdsl.ir import SSAValue
 
 from ...dialects import graph
 from ...dialects.declarative import DeclarativeOp
-from ...dialects.types import dtype_of, element_type, f32, i32, shape_of
+from ...dialects.types import dtype_of, element_type, i32, shape_of
 from .node import Node
 from .registry import Importer, Unsupported, Value, importer
 
@@ -58,6 +58,7 @@ def step(op: type[DeclarativeOp]) -> Step:
 
 
 importer("ReduceSum")(reduction(graph.ReduceSumOp))
+importer("ReduceProd")(reduction(graph.ReduceProdOp))
 importer("ReduceMean")(reduction(graph.ReduceMeanOp))
 importer("ReduceL1")(reduction(graph.ReduceSumOp, before=step(graph.AbsOp)))
 importer("ReduceL2")(reduction(graph.ReduceSumOp, before=square, after=step(graph.SqrtOp)))
@@ -120,26 +121,6 @@ def drop_axes(node: Node, value: SSAValue, axes: tuple[int, ...]) -> SSAValue:
     return node.emit(
         graph.ReshapeOp, value, shape=[d for i, d in enumerate(shape_of(value)) if i not in axes]
     )
-
-
-PRODUCT_LIMIT = 64
-"""graph has no product reduction: an axis is split and multiplied out, which is sane for short axes only."""
-
-
-@importer("ReduceProd")
-def reduce_prod(node: Node) -> Value:
-    value, axes = node.operand(0), reduction_axes(node)
-    for axis in axes:
-        size = shape_of(value)[axis]
-        if not 1 <= size <= PRODUCT_LIMIT:
-            raise Unsupported(
-                f"a product over {size} elements is not supported, only over 1 to {PRODUCT_LIMIT}"
-            )
-        parts = node.emit_all(graph.SplitOp, value, axis=axis, sizes=(1,) * size)
-        value = parts[0]
-        for part in parts[1:]:
-            value = node.emit(graph.MulOp, value, part)
-    return value if node.attribute("keepdims") else drop_axes(node, value, axes)
 
 
 # --- softmax ---------------------------------------------------------------------------------------------
@@ -210,11 +191,10 @@ def arg_max(node: Node) -> Value:
 
 @importer("ArgMin")
 def arg_min(node: Node) -> Value:
-    """The largest of −x; integers are negated as floats, where the least one has a negative."""
+    """The largest of −x, for integers of the type's ends turned round: −1 − x, or the greatest minus x."""
     value = node.operand(0)
     dtype = dtype_of(element_type(value))
-    if dtype.kind in "iu" and dtype.itemsize <= 2:
-        value = node.emit(graph.CastOp, value, to=f32)
-    elif dtype.kind in "iub":
-        raise Unsupported(f"it is not supported on elements of the type {dtype}")
-    return arg(node, node.emit(graph.NegOp, value))
+    if dtype.kind == "f":
+        return arg(node, node.emit(graph.NegOp, value))
+    top = -1 if dtype.kind == "i" else np.iinfo(dtype).max
+    return arg(node, node.emit(graph.SubOp, node.scalar(top, value), value))

@@ -18,6 +18,7 @@ from ...dialects.declarative import DeclarativeOp, floats_attribute
 from ...dialects.types import shape_of
 from .node import Node
 from .registry import Unsupported, Value, importer, refuse
+from .sampling import pooled_places
 
 
 # --- layout ----------------------------------------------------------------------------------------------
@@ -203,11 +204,12 @@ def pool_window(node: Node) -> tuple[Window, tuple[int, ...]]:
 
 
 @importer("MaxPool")
-def max_pool(node: Node) -> Value:
-    if len(node.used) > 1 and node.used[1]:
-        raise Unsupported("its output 'Indices' is used, but only the pooled values can be computed")
+def max_pool(node: Node) -> tuple[Value, ...]:
     window, _ = pool_window(node)
-    return channels_last(node, graph.MaxPoolOp, node.operand(0), **window._asdict())
+    pooled = channels_last(node, graph.MaxPoolOp, node.operand(0), **window._asdict())
+    if len(node.used) > 1 and node.used[1]:
+        return pooled, pooled_places(node, **window._asdict())
+    return (pooled,)
 
 
 @importer("AveragePool")
@@ -423,5 +425,4 @@ def resize_target(node: Node) -> tuple[tuple[int, ...], tuple[float, ...]]:
     return tuple(sizes), tuple(scales)
 
 
-refuse("MaxUnpool", "MaxRoiPool", "RoiAlign", "GridSample", "DeformConv", "Col2Im",
-       reason="this operator cannot be imported yet")  # fmt: skip
+refuse("MaxRoiPool", "RoiAlign", "DeformConv", reason="this operator cannot be imported yet")

@@ -109,6 +109,8 @@ class ArithmeticEmitter(Emitter):
             return self.comparison(node, operator, a, b)
         if operator in ("<<", ">>"):
             return self.shift(node, operator, a, b)
+        if a.type is BOOL and b.type is BOOL and operator in "&|^":
+            return Value(BOOL, (self.make(OPERATORS[operator][0], *a.parts, *b.parts),))
         a, b, type_ = self.common(node, a, b, what)
         if element_of(type_).is_float and operator in ("%", "&", "|", "^"):
             self.fail(node, f"{what} takes integers, not '{type_}'")

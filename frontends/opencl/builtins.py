@@ -13,7 +13,7 @@ from xdsl.ir import SSAValue
 
 from ...dialects import ppu
 from ...dialects.declarative import DeclarativeOp
-from ...dialects.types import f32
+from ...dialects.types import f32, i32
 from .arithmetic import ArithmeticEmitter
 from .emitter import Node, Value
 from .types import (
@@ -151,17 +151,18 @@ def _float_function(name: str, cls: type[DeclarativeOp]) -> Builtin:
 
 
 for _name, _count, _cls in (
-    ("fabs", 1, ppu.AbsOp), ("sqrt", 1, ppu.SqrtOp), ("native_sqrt", 1, ppu.SqrtOp), ("floor", 1, ppu.FloorOp),
+    ("fabs", 1, ppu.AbsOp), ("sqrt", 1, ppu.SqrtOp), ("native_sqrt", 1, ppu.SqrtOp), ("half_sqrt", 1, ppu.SqrtOp),
+    ("floor", 1, ppu.FloorOp),
     ("ceil", 1, ppu.CeilOp), ("trunc", 1, ppu.TruncOp), ("rint", 1, ppu.RintOp), ("fmin", 2, ppu.MinOp),
     ("fmax", 2, ppu.MaxOp), ("fma", 3, ppu.FmaOp),
 ):  # fmt: skip
     BUILTINS[_name] = _count, _float_function(_name, _cls)
 
 
-def _float_test(name: str, emit_test: Callable[[ArithmeticEmitter, SSAValue], SSAValue]) -> Builtin:
+def _float_test(name: str, emit_test: Callable[..., SSAValue]) -> Builtin:
     def emit(e: ArithmeticEmitter, node: Node, arguments: Sequence[Value]) -> Value:
-        (value,), shape = floats(e, node, name, arguments)
-        return e.logical_result(shape, tuple(emit_test(e, p) for p in value.parts))
+        values, shape = floats(e, node, name, arguments)
+        return e.logical_result(shape, tuple(emit_test(e, *p) for p in zip(*(v.parts for v in values))))
 
     return emit
 
@@ -170,8 +171,44 @@ def _is_infinite(e: ArithmeticEmitter, x: SSAValue) -> SSAValue:
     return e.make(ppu.CompareOp, e.make(ppu.AbsOp, x), e.number(float("inf"), f32), predicate="eq")
 
 
-BUILTINS["isnan"] = 1, _float_test("isnan", lambda e, x: e.make(ppu.CompareOp, x, x, predicate="ne"))
-BUILTINS["isinf"] = 1, _float_test("isinf", _is_infinite)
+def _ordered(predicate: str) -> Callable[..., SSAValue]:
+    return lambda e, a, b: e.make(ppu.CompareOp, a, b, predicate=predicate)
+
+
+def _within(low: float, closed: bool) -> Callable[[ArithmeticEmitter, SSAValue], SSAValue]:
+    """Whether a magnitude is finite and at least `low`."""
+
+    def emit(e: ArithmeticEmitter, x: SSAValue) -> SSAValue:
+        size = e.make(ppu.AbsOp, x)
+        finite = e.make(ppu.CompareOp, size, e.number(float("inf"), f32), predicate="lt")
+        if not closed:
+            return finite
+        return e.make(ppu.AndOp, finite, e.make(ppu.CompareOp, size, e.number(low, f32), predicate="ge"))
+
+    return emit
+
+
+def _both_numbers(e: ArithmeticEmitter, a: SSAValue, b: SSAValue) -> SSAValue:
+    return e.make(ppu.AndOp, *(e.make(ppu.CompareOp, x, x, predicate="eq") for x in (a, b)))
+
+
+def _one_is_larger(e: ArithmeticEmitter, a: SSAValue, b: SSAValue) -> SSAValue:
+    return e.make(ppu.OrOp, *(e.make(ppu.CompareOp, a, b, predicate=p) for p in ("lt", "gt")))
+
+
+def _sign_is_set(e: ArithmeticEmitter, x: SSAValue) -> SSAValue:
+    return e.make(ppu.CompareOp, e.make(ppu.BitcastOp, x, type=i32), e.number(0, i32), predicate="lt")
+
+
+for _name, _count, _test in (
+    ("isnan", 1, lambda e, x: e.make(ppu.CompareOp, x, x, predicate="ne")), ("isinf", 1, _is_infinite),
+    ("isfinite", 1, _within(0.0, False)), ("isnormal", 1, _within(2.0**-126, True)), ("signbit", 1, _sign_is_set),
+    ("isequal", 2, _ordered("eq")), ("isnotequal", 2, _ordered("ne")), ("isgreater", 2, _ordered("gt")),
+    ("isgreaterequal", 2, _ordered("ge")), ("isless", 2, _ordered("lt")), ("islessequal", 2, _ordered("le")),
+    ("islessgreater", 2, _one_is_larger), ("isordered", 2, _both_numbers),
+    ("isunordered", 2, lambda e, a, b: e.make(ppu.XorOp, _both_numbers(e, a, b), e.true)),
+):  # fmt: skip
+    BUILTINS[_name] = _count, _float_test(_name, _test)
 
 
 def matching(e: ArithmeticEmitter, node: Node, name: str, arguments: Sequence[Value]) -> tuple[list[Value], Arithmetic]:
@@ -229,6 +266,20 @@ def multiply_add(e: ArithmeticEmitter, node: Node, arguments: Sequence[Value]) -
     return e.binary(node, "+", e.binary(node, "*", a, b), c)
 
 
+@builtin(2, "copysign")
+def copysign(e: ArithmeticEmitter, node: Node, arguments: Sequence[Value]) -> Value:
+    """The magnitude of the first with the sign bit of the second, whatever both are."""
+    (x, y), shape = floats(e, node, "copysign", arguments)
+    most, least = e.number(0x7FFFFFFF, i32), e.number(-(2**31), i32)
+
+    def join(a: SSAValue, b: SSAValue) -> SSAValue:
+        bits = [e.make(ppu.BitcastOp, p, type=i32) for p in (a, b)]
+        made = e.make(ppu.OrOp, e.make(ppu.AndOp, bits[0], most), e.make(ppu.AndOp, bits[1], least))
+        return e.make(ppu.BitcastOp, made, type=f32)
+
+    return e.each(shape, join, x, y)
+
+
 @builtin(3, "select")
 def choose(e: ArithmeticEmitter, node: Node, arguments: Sequence[Value]) -> Value:
     """`c ? b : a`; of vectors each element by its sign bit (OpenCL C 1.2, 6.12.6)."""
@@ -282,9 +333,8 @@ for _size in (2, 4, 8, 16):
     BUILTINS[f"vstore{_size}"] = 3, _vstore(_size)
 
 LEFT_OUT = re.compile(
-    r"(native_|half_)?(exp|exp2|exp10|log|log2|log10|sin|cos|tan|rsqrt|recip|divide|powr)|pow[nr]?|exp2|expm1|log1p|erfc?"
-    r"|a?(sin|cos|tan)h?(pi)?|atan2(pi)?|sincos|cbrt|hypot|[lt]gamma|fmod|remainder|round|atomic?_\w+|async_\w+|mem_fence"
-    r"|(read|write)_mem_fence|printf|shuffle2?|dot|cross|length|distance|normalize|mul_hi|mad_hi|mul24|mad24|rotate|clz"
-    r"|popcount|add_sat|sub_sat|r?hadd|mix|step|smoothstep|sign|degrees|radians|any|all|prefetch|wait_group_events"
+    r"a?(sin|cos|tan)pi|atan2pi|sincos|pown|rootn|[lt]gamma(_r)?|fract|modf|frexp|remquo|nan"
+    r"|atomic?_\w+|async_\w+|mem_fence|(read|write)_mem_fence|printf|shuffle2?|dot|cross|length|distance|normalize"
+    r"|fast_\w+|mad_sat|upsample|ctz|bitselect|prefetch|wait_group_events|vec_step"
 )
 """Built-ins of OpenCL C that the subset does not have."""

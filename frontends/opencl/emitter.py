@@ -42,6 +42,8 @@ class Variable:
     const: bool = False
     array: SSAValue | None = None
     is_array: bool = False
+    begins: tuple[int, int] = (0, 0)
+    """The place from which on the name is known, which matters for the variables outside functions."""
 
 
 class Emitter:
@@ -50,25 +52,32 @@ class Emitter:
     def __init__(self, source: Source):
         self.source = source
         self.block = Block()
+        self.emitted = 0
+        """Operations so far, and something for each call: what bounds the inlining."""
         self.state: dict[Variable, tuple[SSAValue, ...]] = {}
         self.location = UnknownLoc()
+        self.pinned: Node | None = None
+        """The call of a library function that is being emitted: messages and locations are about that."""
         self.true = self.emit(ppu.ConstantOp.of(True, i1)).results[0]
         self.false = self.emit(ppu.ConstantOp.of(False, i1)).results[0]
 
     # -- places
     def fail(self, node: Node, reason: str) -> NoReturn:
         """Raise SourceError at a node."""
-        line, column = place_of(node)
+        line, column = place_of(self.pinned or node)
         self.source.fail(line, column, reason)
 
     def at(self, node: Node) -> None:
         """What is emitted from here on stems from this node."""
+        if self.pinned is not None:
+            return
         line, column = place_of(node)
         self.location = FileLineColLoc(StringAttr(self.source.name), IntAttr(line), IntAttr(column))  # type: ignore
 
     # -- operations
     def emit(self, op: Operation) -> Operation:
         op.location = self.location
+        self.emitted += 1
         self.block.add_op(op)
         return op
 

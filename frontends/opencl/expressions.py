@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -11,10 +13,11 @@ from lark import Token, Tree
 from xdsl.ir import SSAValue
 
 from ...dialects import ppu
+from . import integers  # noqa: F401  registers built-in functions
 from .arithmetic import ArithmeticEmitter
 from .builtins import LEFT_OUT, builtin_named
 from .diagnostics import Source
-from .emitter import Node, Value, Variable, children
+from .emitter import Node, Value, Variable, children, place_of
 from .types import (
     BOOL,
     FLOAT,
@@ -69,7 +72,7 @@ class ExpressionEmitter(ArithmeticEmitter):
     # -- names and literals
     def lookup(self, name: Token) -> Variable:
         for scope in reversed(self.scopes):
-            if name in scope:
+            if name in scope and scope[name].begins <= place_of(name):
                 return scope[name]
         return self.fail(name, f"use of undeclared name '{name}'")
 
@@ -169,6 +172,10 @@ class ExpressionEmitter(ArithmeticEmitter):
 
     def type_of(self, node: Tree) -> CType:
         """The type of an expression, which is emitted to nowhere; once, or nested ones would take for ever."""
+        if node.data == "floating":
+            return FLOAT
+        if node.data == "name":
+            return self.lookup(node.children[0]).type  # type: ignore[arg-type]
         if id(node) not in self.types:
             found: list[CType] = []
             self.branch(self.false, lambda: found.append(self.value(node).type), lambda: None)
@@ -342,17 +349,28 @@ class ExpressionEmitter(ArithmeticEmitter):
             return user
         found = builtin_named(str(name))
         if found is None:
+            library = self.call_library(node, name, values)
+            if library is not None:
+                return library
             if LEFT_OUT.fullmatch(name) or re.match(r"convert_|v(load|store)_?\w", name):
                 self.fail(name, f"the built-in function '{name}' is not in the subset of OpenCL C")
             self.fail(name, f"call of undeclared function '{name}'")
         count, emit = found
+        self.check_count(name, count, values)
+        return emit(self, node, values)
+
+    def check_count(self, name: Token, count: int, values: list[Value]) -> None:
+        """Refuse a call with too many arguments or too few."""
         if len(values) != count:
             given = f"{len(values)} {'is' if len(values) == 1 else 'are'} given"
             self.fail(name, f"'{name}' takes {plural(count)}, but {given}")
-        return emit(self, node, values)
 
     def call_function(self, node: Tree, name: Token, values: list[Value]) -> Value | None:
         """Emit the body of the source's function of that name; None where there is none."""
+        raise NotImplementedError
+
+    def call_library(self, node: Tree, name: Token, values: list[Value]) -> Value | None:
+        """Emit the body of the function that the library has by that name; None where it has none."""
         raise NotImplementedError
 
     # -- types
@@ -396,10 +414,9 @@ def listed(node: Tree) -> list[Tree]:
     return [*listed(node.children[0]), node.children[1]] if node.data == "comma" else [node]
 
 
+@functools.lru_cache(maxsize=4096)
 def nearest_float(text: str) -> float:
     """The float32 nearest to a decimal, which by way of float64 would be rounded twice."""
-    from fractions import Fraction
-
     mantissa, _, exponent = text.lower().partition("e")
     if abs(int(exponent or 0)) > 400:
         return float(np.float32(float(text)))

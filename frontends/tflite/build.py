@@ -40,6 +40,8 @@ class Tensor(NamedTuple):
     zero: int | Sequence[int] = 0
     axis: int = 0
     data: NDArray | None = None
+    variable: bool = False
+    """Whether it keeps its value between runs."""
 
 
 class Operator(NamedTuple):
@@ -133,6 +135,8 @@ def _tensor(builder: flatbuffers.Builder, tensor: Tensor, buffer: int) -> int:
             ZeroPoint=builder.CreateNumpyVector(np.ascontiguousarray(zeros)),
             QuantizedDimension=tensor.axis,
         )
+    if tensor.variable:
+        fields["IsVariable"] = True
     return _table(builder, "Tensor", **fields)
 
 

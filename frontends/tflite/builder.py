@@ -13,14 +13,14 @@ from xdsl.ir import Block, Operation, SSAValue
 from xdsl.utils.exceptions import VerifyException
 
 from ...dialects.graph import ConstantOp
-from ...dialects.nacre import set_sources, sources_of
+from ...dialects.nacre import ReadStateOp, StateOp, WriteStateOp, set_sources, sources_of
 from ...dialects.quant import QuantType, SCastOp
 from ...dialects.store import Store
 from ...dialects.types import dtype_of, element_type, shape_of, size_of, storage_of, tensor
 from ...runtime.interpreter import execute
 from ..module import Problem
 from .model import SourceModel, SourceOperator, SourceTensor
-from .node import QUANTISED, Constant, Node, Operand, element_of_tensor, source_of
+from .node import QUANTISED, Constant, Node, Operand, element_of_tensor, location_of, source_of
 from .registry import IMPORTERS, Unsupported
 
 FOLDED = 2**24
@@ -45,6 +45,7 @@ class GraphBuilder:
         self.block = Block()
         self.problems: list[Problem] = []
         self.values: dict[int, Operand | Failed] = {}
+        self.states: dict[int, StateOp] = {}
         self._shared: dict[tuple[str, int], tuple[Constant, SSAValue]] = {}
 
     # -- building
@@ -72,13 +73,36 @@ class GraphBuilder:
             self.problems.append(Problem(source.name, "input", str(error)))
             self.values[index] = FAILED
 
+    def read_state(self, source: SourceTensor) -> SSAValue:
+        """What a variable holds when the run begins. LiteRT's variables begin with zeros, as bytes."""
+        initial = np.zeros(source.shape, source.dtype) if source.data is None else source.data
+        state = StateOp.of(source.name, initial, self.store, element_of_tensor(source))
+        read = ReadStateOp.of(state)
+        read.location = location_of(source.name)
+        self.append(read)
+        self.states[source.index] = state
+        return read.result
+
+    def write_state(self, index: int, value: SSAValue, location: LocationAttr) -> None:
+        """Let a variable keep a value. Raises Unsupported for a tensor that is none, or a value of another type."""
+        state = self.states.get(index)
+        if state is None:
+            raise Unsupported(f"its state '{self.model.tensors[index].name}' is no variable tensor of the file")
+        if state.type != value.type:
+            raise Unsupported(f"its state '{state.sym_name.data}' is {state.type}, and becomes {value.type}")
+        write = WriteStateOp.of(state.sym_name.data, value)
+        write.location = location
+        self.append(write)
+        self.values[index] = value
+
     # -- walking
     def run(self) -> None:
         """Import all operators in the file's order."""
         for operator in self.model.operators:
             self.run_operator(operator)
+        returned = [self.values.get(index) for index in self.model.outputs]
         for op in reversed(list(self.block.ops)):
-            if isinstance(op, ConstantOp) and op.result.first_use is None:
+            if isinstance(op, ConstantOp) and op.result.first_use is None and not any(v is op.result for v in returned):
                 op.detach()
                 op.erase()
 
@@ -176,6 +200,9 @@ class GraphBuilder:
             source = self.model.tensors[index]
             if source.problem:
                 raise Unsupported(f"the tensor '{source.name}' cannot be used: {source.problem}")
+            if source.variable:
+                self.values[index] = value = self.read_state(source)
+                return value
             data = source.data
             if data is None and math.prod(source.shape) == 0:
                 data = np.zeros(source.shape, source.dtype)

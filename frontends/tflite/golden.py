@@ -71,6 +71,7 @@ class TfliteGolden:
         try:
             for name in self.inputs:
                 self._interpreter.set_tensor(self._index[name], np.asarray(feeds[name]))
+            self._interpreter.reset_all_variables()  # each sample is a run of its own
             self._interpreter.invoke()
         except KeyError as error:
             raise InputError(f"the input {error} is missing") from None

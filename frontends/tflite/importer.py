@@ -16,7 +16,19 @@ from xdsl.ir import SSAValue
 
 from ...errors import ImportFailed
 from ..module import module_around, problems_text
-from . import activation, casting, comparison, elementwise, linear, movement, pooling, reduction, resampling  # noqa: F401
+from . import (  # noqa: F401  they register importers
+    activation,
+    casting,
+    comparison,
+    elementwise,
+    indexing,
+    linear,
+    movement,
+    pooling,
+    recurrent,
+    reduction,
+    resampling,
+)
 from .builder import GraphBuilder
 from .model import SourceModel, read_model
 from .node import Constant, location_of
@@ -41,7 +53,8 @@ def import_tflite(model: str | os.PathLike[str] | bytes, shapes: Mapping[str, Se
     results = [output_value(builder, index) for index in source.outputs]
     builder.append(ReturnOp(*results))
     names = [[source.tensors[i].name for i in side] for side in (source.inputs, source.outputs)]
-    return module_around(builder.block, *names, results, builder.store)  # type: ignore[arg-type, call-arg]
+    states = list(builder.states.values())
+    return module_around(builder.block, *names, results, builder.store, states)  # type: ignore[arg-type, call-arg]
 
 
 def input_shapes(source: SourceModel, given: Mapping[str, Sequence[int]]) -> dict[int, tuple[int, ...]]:

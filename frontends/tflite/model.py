@@ -43,7 +43,7 @@ class Quantisation(NamedTuple):
 class SourceTensor(NamedTuple):
     """A tensor of the file. data: of a constant. open: whether the file says that some sizes may change.
 
-    problem: why nothing can be done with it, if so.
+    problem: why nothing can be done with it, if so. variable: whether it keeps its value between runs.
     """
 
     index: int  # type: ignore[assignment]
@@ -54,6 +54,7 @@ class SourceTensor(NamedTuple):
     data: np.ndarray | None = None
     open: bool = False
     problem: str = ""
+    variable: bool = False
 
 
 class SourceOperator(NamedTuple):
@@ -172,8 +173,6 @@ class Reader:
             problem = f"its shape {list(shape)} is that of more than 2^31 elements"
         elif table.Sparsity() is not None:
             problem = "its values are stored sparsely, and only dense tensors can be imported"
-        elif table.IsVariable():
-            problem = "it is a variable that keeps its value between runs, and those cannot be imported yet"
         content = self.buffer(table.Buffer(), buffers)
         data = None
         if content is not None and not problem:
@@ -184,8 +183,8 @@ class Reader:
                 data = np.frombuffer(content.tobytes(), dtype).reshape(shape)
                 if data.dtype == np.bool_:
                     data = content.reshape(shape) != 0  # bytes other than 0 and 1 are no booleans to numpy
-        quantisation = self.quantisation(table.Quantization())
-        return SourceTensor(index, name, shape, dtype, quantisation, data, -1 in signature, problem)
+        quantisation, variable = self.quantisation(table.Quantization()), bool(table.IsVariable())
+        return SourceTensor(index, name, shape, dtype, quantisation, data, -1 in signature, problem, variable)
 
     def buffer(self, number: int, count: int) -> np.ndarray | None:
         """A buffer's bytes; None for an empty one, which is what computed tensors name."""

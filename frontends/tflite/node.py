@@ -214,6 +214,12 @@ class Node:
         self.append(made)
         return tuple(made.results)
 
+    def write_state(self, index: int, value: SSAValue) -> None:
+        """Let a variable that is an input keep a value after this operator."""
+        number = self.source.inputs[index]
+        assert number is not None
+        self.builder.write_state(number, value, self.location)
+
     def append(self, op: Operation) -> SSAValue:
         """Append an op that is made already, at the node's location; gives its first result."""
         op.location = self.location

@@ -7,7 +7,6 @@ import math
 from ...dialects import graph, qnn
 from ...dialects import npu_instructions as npu
 from ...dialects.declarative import Parameters
-from ...dialects.nacre import module_of
 from ...runtime.machine import Machine
 from .launch_tile_rules import element, ends, kernel_named, launch_tiles, shapes
 from .tiling import Box, Interval, Piece, Tiling, follow, halo
@@ -60,7 +59,7 @@ def reduce(op: npu.LaunchOp, p: Parameters) -> Tiling:
     axes = p["axes"] if "axes" in p else (p["axis"],)
     kept = len(out) == len(source)
     extents = (*out, *(source[a] for a in axes))
-    open_ = kernel_named(module_of(op), op.fields()["kernel"]).open()
+    open_ = kernel_named(op, op.fields()["kernel"]).open()
 
     def piece(box: Box) -> Piece:
         result, over = box[: len(out)], dict(zip(axes, box[len(out) :]))
@@ -69,7 +68,7 @@ def reduce(op: npu.LaunchOp, p: Parameters) -> Tiling:
         small: Box = tuple((0, 1) if i in over else b for i, b in enumerate(x))
         known = {"offset": box[-1][0], "last": ends(box, extents, len(axes))}
         scalars = tuple(known[name] for name in open_)
-        return Piece({"inputs": [x, *(small for _ in others)], "outputs": [result]}, {"scalars": scalars})
+        return Piece({"inputs": [x, *(small for _ in others)], "outputs": [result]}, {"open": scalars})
 
     return Tiling(op, extents, piece, reduced=len(axes), output="outputs", acc=element(op))
 
@@ -85,7 +84,7 @@ def lrn(op: npu.LaunchOp, p: Parameters) -> Tiling:
         near = halo(result[-1], 1, (p.size - 1) // 2 - taps[0], taps[1], out[-1])
         boxes: list[Box] = [(*result[:-1], near.interval), tuple(result)]
         scalars = (taps[1], near.before, near.after, ends(box, extents, 1))
-        return Piece({"inputs": boxes, "outputs": [tuple(result)]}, {"scalars": scalars})
+        return Piece({"inputs": boxes, "outputs": [tuple(result)]}, {"open": scalars})
 
     return Tiling(op, extents, piece, reduced=1, output="outputs", acc=element(op))
 
@@ -117,7 +116,7 @@ def gather(op: npu.LaunchOp, p: Parameters) -> Tiling:
     def piece(box: Box) -> Piece:
         result, part = box[:-1], box[-1]
         boxes: list[Box] = [(*result[: p.axis], part, *result[stop:]), result[p.axis : stop]]
-        return Piece({"inputs": boxes, "outputs": [result]}, {"scalars": (part[0],)})
+        return Piece({"inputs": boxes, "outputs": [result]}, {"open": (part[0],)})
 
     return Tiling(op, (*out, data[p.axis]), piece, reduced=1, output="outputs", acc=element(op))
 

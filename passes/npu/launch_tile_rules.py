@@ -1,7 +1,7 @@
 """The tile rules of launches, by the operation that the kernel computes.
 
 A rule is registered by operation; elementwise ones share one, here; others are beside this file, by topic.
-Kernels named ppu.* (runtime/partial.py) go on from partial results, so their reduced axes can be cut.
+Kernels named ppu.* go on from partial results, so their reduced axes can be cut.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Attribute
+from xdsl.traits import SymbolTable
 
 from ...dialects import graph, qnn
 from ...dialects import npu_instructions as npu
@@ -48,18 +48,18 @@ def launch_rule(operation: str) -> LaunchRule | None:
 @tiles(npu.LaunchOp)
 def launch(op: npu.LaunchOp) -> Tiling:
     """The rule of the kernel's operation."""
-    kernel = kernel_named(module_of(op), op.fields()["kernel"])
+    kernel = kernel_named(op, op.fields()["kernel"])
     rule = launch_rule(kernel.operation.data)
     if rule is None:
         raise CompileError(f"no tile rule is registered for kernels of {kernel.operation.data}")
     return rule(op, kernel.parameters())
 
 
-def kernel_named(module: ModuleOp, symbol: str) -> KernelOp:
-    """A kernel of the module by its symbol."""
-    for op in module.ops:
-        if isinstance(op, KernelOp) and op.sym_name.data == symbol:
-            return op
+def kernel_named(launch: npu.LaunchOp, symbol: str) -> KernelOp:
+    """The kernel of the launch's module by its symbol."""
+    found = SymbolTable.lookup_symbol(module_of(launch), symbol)
+    if isinstance(found, KernelOp):
+        return found
     raise CompileError(f"the module holds no kernel @{symbol}")
 
 

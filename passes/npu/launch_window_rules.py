@@ -9,8 +9,9 @@ import numpy as np
 
 from ...dialects import npu_instructions as npu
 from ...dialects.declarative import Parameters
+from ...runtime.kernels.graph_resize import NEAREST, source_coordinates
+from ...runtime.kernels.quantised_pool import float_places
 from ...runtime.machine import Machine
-from ...runtime.partial import float_places_of, source_of, taps_of
 from .launch_tile_rules import element, ends, launch_tiles, shapes
 from .tile_rules import Axis
 from .tiling import Box, Interval, Piece, Tiling
@@ -36,7 +37,7 @@ def _lanes(box: Box, machine: Machine) -> int:
 def conv(op: npu.LaunchOp, p: Parameters) -> Tiling:
     """N, H', W', M; reduced: C, KH, KW."""
     (source, weight, *bias), (out,) = shapes(op)
-    rows, cols = _axes(p, op.fields()["scalars"], source, weight[:2])
+    rows, cols = _axes(p, p.pads, source, weight[:2])
 
     def piece(box: Box) -> Piece:
         n, h, w, m, c, taps_h, taps_w = box
@@ -44,7 +45,7 @@ def conv(op: npu.LaunchOp, p: Parameters) -> Tiling:
         ifm: Box = (n, high.interval, wide.interval, c)
         boxes: list[Box] = [ifm, (taps_h, taps_w, c, m), *((m,) for _ in bias)]
         pads = (high.before, wide.before, high.after, wide.after)
-        return Piece({"inputs": boxes, "outputs": [(n, h, w, m)]}, {"scalars": pads})
+        return Piece({"inputs": boxes, "outputs": [(n, h, w, m)]}, {"open": pads})
 
     extents = (*out, weight[2], *weight[:2])
     return Tiling(op, extents, piece, reduced=3, output="outputs", acc=element(op), macs=_lanes)
@@ -54,7 +55,7 @@ def conv(op: npu.LaunchOp, p: Parameters) -> Tiling:
 def depthwise(op: npu.LaunchOp, p: Parameters) -> Tiling:
     """N, H', W', C · M; reduced: KH, KW."""
     (source, weight, *bias), (out,) = shapes(op)
-    rows, cols = _axes(p, op.fields()["scalars"], source, weight[:2])
+    rows, cols = _axes(p, p.pads, source, weight[:2])
     filters = out[3] // source[3]
 
     def piece(box: Box) -> Piece:
@@ -64,7 +65,7 @@ def depthwise(op: npu.LaunchOp, p: Parameters) -> Tiling:
         ifm: Box = (n, high.interval, wide.interval, c)
         boxes: list[Box] = [ifm, (taps_h, taps_w, (0, 1), m), *((m,) for _ in bias)]
         pads = (high.before, wide.before, high.after, wide.after)
-        return Piece({"inputs": boxes, "outputs": [(n, h, w, m)]}, {"scalars": pads})
+        return Piece({"inputs": boxes, "outputs": [(n, h, w, m)]}, {"open": pads})
 
     return Tiling(
         op, (*out, *weight[:2]), piece, reduced=2, output="outputs", acc=element(op), macs=_lanes,
@@ -76,7 +77,7 @@ def depthwise(op: npu.LaunchOp, p: Parameters) -> Tiling:
 def conv_transpose(op: npu.LaunchOp, p: Parameters) -> Tiling:
     """N, H', W', M; reduced: C, KH, KW."""
     (source, weight, *bias), (out,) = shapes(op)
-    pads = op.fields()["scalars"][:2]
+    pads = p.origin
 
     def met(axis: int, results: Interval, taps: Interval) -> tuple[Interval, int]:
         """The inputs i with i · stride + k · dilation = o + pad for such outputs o and taps k."""
@@ -92,7 +93,7 @@ def conv_transpose(op: npu.LaunchOp, p: Parameters) -> Tiling:
         n, h, w, m, c, taps_h, taps_w = box
         (high, top), (wide, left) = met(0, h, taps_h), met(1, w, taps_w)
         boxes: list[Box] = [(n, high, wide, c), (taps_h, taps_w, c, m), *((m,) for _ in bias)]
-        return Piece({"inputs": boxes, "outputs": [(n, h, w, m)]}, {"scalars": (top, left, h[1], w[1])})
+        return Piece({"inputs": boxes, "outputs": [(n, h, w, m)]}, {"open": (top, left, h[1], w[1])})
 
     def cycles(box: Box, machine: Machine) -> int:
         return _lanes(box, machine) // math.prod(p.strides)
@@ -106,7 +107,7 @@ def conv_transpose(op: npu.LaunchOp, p: Parameters) -> Tiling:
 def pool(op: npu.LaunchOp, p: Parameters) -> Tiling:
     """N, H', W', C; reduced: KH, KW."""
     (source,), (out,) = shapes(op)
-    kernel, pads = op.fields()["scalars"][:2], op.fields()["scalars"][2:6]
+    kernel, pads = p.kernel, p.pads
     rows, cols = _axes(p, pads, source, kernel)
     extents = (*out, *kernel)
     average = "window" in p
@@ -118,7 +119,7 @@ def pool(op: npu.LaunchOp, p: Parameters) -> Tiling:
         if average:
             scalars = (*scalars, h[0], w[0], ends(box, extents, 2))
         boxes: list[Box] = [(n, high.interval, wide.interval, c)]
-        return Piece({"inputs": boxes, "outputs": [(n, h, w, c)]}, {"scalars": scalars})
+        return Piece({"inputs": boxes, "outputs": [(n, h, w, c)]}, {"open": scalars})
 
     return Tiling(op, extents, piece, reduced=2, output="outputs", acc=element(op), macs=_lanes)
 
@@ -133,13 +134,28 @@ def _span(index: np.ndarray) -> Interval:
 @launch_tiles("ppu.resize")
 def resize(op: npu.LaunchOp, p: Parameters) -> Tiling:
     """Every axis of the result; the taps say which inputs a stretch of them needs."""
-    return _resample(op, [taps_of(p, axis)[0] for axis in range(len(p.sizes))])
+    return _resample(op, [taps_of(p, axis) for axis in range(len(p.sizes))])
+
+
+def taps_of(p: Parameters, axis: int) -> np.ndarray:
+    """Which inputs each output of a spatial axis takes: [taps, out]."""
+    size, out, scale = p.inputs[axis], p.sizes[axis], p.scales[axis] if p.scales else None
+    factor = np.float32(out) / np.float32(size) if scale is None else np.float32(scale)
+    at = source_coordinates(p.coordinates, size, out, factor)
+    if p.mode == "nearest":
+        return np.clip(NEAREST[p.nearest](at).astype(np.int64), 0, size - 1)[None]
+    if out == size and factor == 1:
+        return np.arange(out)[None]
+    base = np.floor(np.clip(at, 0, size - 1) if p.mode == "linear" else at).astype(np.int64)
+    before, taps = (0, 2) if p.mode == "linear" else (1, 4)
+    return np.clip(base - before + np.arange(taps)[:, None], 0, size - 1)
 
 
 @launch_tiles("ppu.resize_float")
 def resize_float(op: npu.LaunchOp, p: Parameters) -> Tiling:
     """Every axis of the result; so do the neighbours."""
-    return _resample(op, [np.stack(float_places_of(p, axis)[:2]) for axis in range(2)])
+    places = [float_places(p.inputs[a], p.sizes[a], p.align_corners, p.half_pixel) for a in range(2)]
+    return _resample(op, [np.stack([low, high]) for low, high, _ in places])
 
 
 def _resample(op: npu.LaunchOp, index: list[np.ndarray]) -> Tiling:
@@ -149,9 +165,17 @@ def _resample(op: npu.LaunchOp, index: list[np.ndarray]) -> Tiling:
     def piece(box: Box) -> Piece:
         needed = [_span(i[:, o : o + n]) for i, (o, n) in zip(index, box[1:-1])]
         place = [v for (o, n), (first, _) in zip(box[1:-1], needed) for v in (o, n, first)]
-        return Piece({"inputs": [(box[0], *needed, box[-1])], "outputs": [box]}, {"scalars": tuple(place)})
+        return Piece({"inputs": [(box[0], *needed, box[-1])], "outputs": [box]}, {"open": tuple(place)})
 
     return Tiling(op, out, piece, output="outputs")
+
+
+def source_of(at: np.ndarray, low: int, size: int, mode: str) -> np.ndarray:
+    """Which input an output of a reflecting or edge-repeating pad takes along an axis."""
+    index = at - low
+    if mode == "edge":
+        return np.clip(index, 0, size - 1)
+    return size - 1 - np.abs(size - 1 - np.abs(index))
 
 
 @launch_tiles("ppu.pad")
@@ -169,6 +193,6 @@ def pad(op: npu.LaunchOp, p: Parameters) -> Tiling:
     def piece(box: Box) -> Piece:
         source = tuple(needed(i, part) for i, part in enumerate(box))
         place = [v for (o, n), (first, _) in zip(box, source) for v in (o, n, first)]
-        return Piece({"inputs": [source], "outputs": [box]}, {"scalars": tuple(place)})
+        return Piece({"inputs": [source], "outputs": [box]}, {"open": tuple(place)})
 
     return Tiling(op, out, piece, output="outputs")

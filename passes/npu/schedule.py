@@ -26,6 +26,8 @@ from ...dialects.npu_instructions import (
     AllocOp,
     ConstantOp,
     DataOp,
+    KernelOp,
+    LaunchOp,
     LoadOp,
     ReshapeOp,
     StoreOp,
@@ -63,11 +65,16 @@ class SchedulePass(NacrePass):
         total = int(module.attributes["npu.dram_bytes"].value.data)  # type: ignore[attr-defined]
         constants = int(module.attributes["npu.constant_bytes"].value.data)  # type: ignore[attr-defined]
         tokens = Tokens(machine.sram_bytes, constants, total)
+        kernels = [op for op in module.ops if isinstance(op, KernelOp)]
+        functions = {op.sym_name.data: op.function.data for op in kernels}
         for op in list(old.ops):
             if isinstance(op, Instruction):
                 for made in _in_address_form(op):
                     after = tokens.add(made)
-                    placed = type(op).make(made.ports, after, location=op.location, **op.fields())
+                    fields = op.fields()
+                    if isinstance(op, LaunchOp):
+                        fields["kernel"] = functions[fields["kernel"]]
+                    placed = type(op).make(made.ports, after, location=op.location, **fields)
                     placed.attributes |= op.attributes
                     tokens.done(placed)
                     block.add_op(placed)
@@ -85,6 +92,9 @@ class SchedulePass(NacrePass):
         for op in reversed(list(old.ops)):
             op.detach()
             op.erase(safe_erase=False)
+        for op in kernels:  # what they say served tiling
+            op.detach()
+            op.erase()
         set_form(module, ADDRESS)
 
 
@@ -107,6 +117,8 @@ def _data(function: FuncOp, block: Block) -> None:
 def _tensor(op: Operation, writers: Mapping[SSAValue, list[tuple[int, Region]]]) -> Operation | None:
     """Where a source tensor can be found, and after which instruction, for the debug map."""
     if not isinstance(op, (AllocOp, ViewOp, ReshapeOp)) or not (sources := sources_of(op.results[0])):
+        return None
+    if 0 in buffer_type(op.results[0]).shape:  # nothing to look at, and no address where nothing reads it
         return None
     region = region_of(op.results[0])
     stores = writers.get(layout_of(op.results[0]).root, [])

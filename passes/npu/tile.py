@@ -11,14 +11,24 @@ from xdsl.dialects.builtin import IntegerAttr, ModuleOp, i64
 from xdsl.ir import Operation, SSAValue
 
 from ...dialects.npu import Instruction, Space, buffer, buffer_type
-from ...dialects.npu_instructions import AllocOp, CopyOp, FillOp, LoadOp, PadOp, StoreOp, ViewOp
+from ...dialects.npu_instructions import AllocOp, CopyOp, FillOp, LaunchOp, LoadOp, PadOp, StoreOp, ViewOp
 from ...errors import MachineError
 from ...runtime.interpreter import main_function
 from ...runtime.machine import Machine
 from ..base import NacrePass
-from . import launch_reduce_rules, launch_tile_rules, launch_tile_rules_tflite, launch_window_rules, tile_rules  # noqa: F401
+from . import (  # noqa: F401  they register tile rules
+    launch_recurrent_rules,
+    launch_reduce_rules,
+    launch_scan_rules,
+    launch_tile_rules,
+    launch_tile_rules_tflite,
+    launch_window_rules,
+    tile_rules,
+)
 from .form import LAYER, TILE, require_form, set_form
+from .launch_tile_rules import kernel_named
 from .residency import kept_buffers, largest_hole
+from .soft_kernels import launch_fields
 from .target import machine_of
 from .tiling import (
     Box,
@@ -169,7 +179,7 @@ def tile_layer(
             _partial(op, tiling, piece, ports, acc, made, first, last, emitter, box)
         else:
             ports[tiling.output] = made
-            emitter.put(type(op).make(ports, **(op.fields() | dict(piece.fields))))
+            emitter.put(made_of(op, ports, op.fields() | dict(piece.fields)))
         if last:
             for whole, here, b in zip(op.buffers(tiling.output), made, outputs):
                 emitter.store(here, whole, b)
@@ -309,9 +319,18 @@ def _partial(
     into = made[0] if last and tiling.finish is None else acc
     connected = dict(ports) | ({} if first else {"acc": [acc]}) | {tiling.output: [into]}
     build = tiling.partial
-    emitter.put(build(emitter, connected, fields) if build else type(op).make(connected, **fields))
+    emitter.put(build(emitter, connected, fields) if build else made_of(op, connected, fields))
     if last and tiling.finish is not None:
         tiling.finish(emitter, box, acc, made[0])
+
+
+def made_of(op: Instruction, ports: Mapping[str, list[SSAValue]], fields: dict[str, Any]) -> Instruction:
+    """A tile's instruction; a launch gets the numbers its kernel takes for these shapes and open parameters."""
+    if isinstance(op, LaunchOp):
+        kernel = kernel_named(op, fields["kernel"])
+        inputs, outputs = ([buffer_type(v).shape for v in ports.get(p, ())] for p in ("inputs", "outputs"))
+        fields |= launch_fields(kernel, fields.pop("open", ()), inputs, outputs, resumed="acc" in ports)
+    return type(op).make(ports, **fields)
 
 
 def _fill(op: PadOp, emitter: Emitter, piece: Piece) -> None:

@@ -209,7 +209,7 @@ def binary(op: Instruction) -> Tiling:
     return Tiling(op, _shape(op, "ofm"), piece)
 
 
-@tiles(npu.QuantiseOp, npu.DequantiseOp, npu.RequantiseOp, npu.ClampOp, npu.TableOp, npu.CopyOp)
+@tiles(npu.QuantiseOp, npu.DequantiseOp, npu.ConvertOp, npu.RequantiseOp, npu.ClampOp, npu.TableOp, npu.CopyOp)
 def unary(op: Instruction) -> Tiling:
     """Every axis; a table stays whole."""
     table = {"table": ((0, _shape(op, "table")[0]),)} if "table" in op.PORT else {}

@@ -15,6 +15,7 @@ from xdsl.dialects.builtin import ArrayAttr, FileLineColLoc, FusedLoc, LocationA
 from xdsl.ir import Block, BlockArgument, Operation, SSAValue
 
 from ...dialects.graph import ConstantOp
+from ...dialects.nacre import ReadStateOp, WriteStateOp, initial_states
 from ...dialects.types import FLOATS, element_type
 from ...errors import CompileError
 from ...runtime.interpreter import argument_names, interpret
@@ -35,7 +36,8 @@ def calibrate(
     """Store a range for each float value of @main, as seen over `batches` of named inputs; gives their count.
 
     "min-max" keeps the extremes; "percentile" drops what lies beyond the percentile at either end. `progress`
-    is called with the number of samples done. Entries that an attention mask hides (masks.py) do not count.
+    is called with the number of samples done. States are carried from sample to sample, as in use: the samples are one
+    sequence. Entries that an attention mask hides (masks.py) do not count.
     Raises CompileError without any sample, or for NaN and Inf.
     """
     if method not in METHODS:
@@ -73,9 +75,9 @@ def calibrate(
             )
         return scores if scores.size else np.zeros(1, array.dtype)
 
-    done = 0
+    done, states = 0, initial_states(module)
     for feeds in batches:
-        interpret(module, feeds, watch)
+        interpret(module, feeds, watch, states)
         done += 1
         if progress is not None:
             progress(done)
@@ -89,7 +91,23 @@ def calibrate(
         found = range_of(masked)
         assert found is not None
         set_range(value, *found)
+    widen_reads(module)
     return done
+
+
+def widen_reads(module: ModuleOp) -> None:
+    """Let what is read of a state have room for all that was ever written to it, the last sample's value included."""
+    ends: dict[str, list[Range]] = {}
+    reads = [op for op in module.walk() if isinstance(op, ReadStateOp)]
+    accesses: list[tuple[str, SSAValue]] = [(op.symbol(), op.result) for op in reads]
+    accesses += [(op.symbol(), op.value) for op in module.walk() if isinstance(op, WriteStateOp)]
+    for symbol, value in accesses:
+        if (found := range_of(value)) is not None:
+            ends.setdefault(symbol, []).append(found)
+    for op in reads:
+        if op.symbol() in ends:
+            low, high = zip(*ends[op.symbol()])
+            set_range(op.result, min(low), max(high))
 
 
 def described(value: SSAValue) -> str:

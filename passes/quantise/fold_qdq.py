@@ -17,7 +17,7 @@ from xdsl.ir import Operation, SSAValue
 from xdsl.pattern_rewriter import PatternRewriter
 from xdsl.transforms.dead_code_elimination import region_dce
 
-from ...dialects import graph, qnn
+from ...dialects import graph
 from ...dialects.nacre import set_sources, sources_of
 from ...dialects.quant import (
     QDQ,
@@ -38,6 +38,7 @@ from ..rewrite import rewrite
 from . import quantise as _rules  # noqa: F401  fills RULES
 from .parameters import (
     SCHEMES,
+    Scheme,
     Weight,
     bias_integers,
     half_away,
@@ -146,10 +147,11 @@ class CastQuantiser(Quantiser):
 
     def use(self, storage: IntegerType) -> None:
         """Compute in a storage type from here on."""
-        self.scheme, self.storage = SCHEME_OF[storage], storage
-        self.dtype = dtype_of(storage)
-        self.low, self.high = storage_range(storage)
-        self.cast.clear()  # float constants are quantised for the storage of their user
+        self.adopt(SCHEME_OF[storage])
+
+    def scheme_for(self, op: Operation, rule: Rule) -> Scheme | None:
+        """The one in use: `in_integers` looks at the casts."""
+        return self.scheme
 
     # -- the walk
     def visit(self, op: Operation) -> None:
@@ -285,22 +287,18 @@ class CastQuantiser(Quantiser):
         old = self.type(value)
         if old == type_ or i16 in (old.storage, type_.storage):
             return super().requantised(value, type_)
-        entries = np.arange(256, dtype=np.uint8).view(dtype_of(old))
-        quotients = reals(entries, old) / np.float32(type_.scale)
-        integers = np.clip(np.rint(quotients).astype(np.int64) + type_.zero, *storage_range(type_.storage))
-        table = self.constant(integers.astype(dtype_of(type_)), element=type_)
-        return self.add(qnn.TableOp.make(value, table, element=type_))
+        return self.requantised_by_table(value, type_)
 
     def factor(self, a: float, b: np.ndarray | float, result: float) -> np.ndarray | float:
         """In float32, step by step, as ONNX Runtime's QLinearConv computes it: the same ties come up."""
         return np.float32(a) * np.asarray(b, np.float32) / np.float32(result)
 
-    def weight(self, array: np.ndarray, bias: np.ndarray | None, ifm: SSAValue) -> Weight:
+    def weight(self, array: np.ndarray, bias: np.ndarray | None, ifm: SSAValue, ofm: QuantType) -> Weight:
         """Weights with the model's own scales; those that are floats in the model get scales of ours."""
         assert self.current is not None
         type_ = weight_type(self.current, array.size)
         if type_ is None:
-            return quantise_weight(array, bias, self.type(ifm), self.scheme.weights)
+            return quantise_weight(array, bias, self.type(ifm), self.scheme.weights, ofm)
         return weight_of(array, bias, self.type(ifm), type_)
 
 

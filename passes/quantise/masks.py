@@ -7,6 +7,7 @@ of an entry MARGIN below the smallest score that counts is that its share is zer
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -100,11 +101,14 @@ def counting(value: SSAValue, array: np.ndarray) -> np.ndarray:
     return array[~masked]
 
 
-def clip_masks(function: FuncOp) -> None:
-    """Lift the entries of all masks of a calibrated function to the low end of the range they lead to."""
+def clip_masks(function: FuncOp, where: Callable[[Operation], bool] = lambda op: True) -> None:
+    """Lift the entries of masks of a calibrated function to the low end of the range they lead to.
+
+    `where` says which ops need it: one that computes in floats takes any mask.
+    """
     assert isinstance(function.body.block, Block)
     for op in list(function.body.block.ops):
-        mask = mask_of(op.results[0]) if len(op.results) == 1 else None
+        mask = mask_of(op.results[0]) if len(op.results) == 1 and where(op) else None
         if mask is None or (found := range_of(op.results[0])) is None:
             continue
         floor = found.low

@@ -20,6 +20,7 @@ from ...dialects.types import dtype_of, element_type, i8, i16, u8
 from ...errors import CompileError
 from ...runtime.interpreter import reals
 from ...runtime.kernels.quantised_elementwise import quantise
+from .clear_of_ties import clear_of_ties
 from .ranges import Range
 
 
@@ -90,25 +91,38 @@ class Weight(NamedTuple):
 
 
 def quantise_weight(
-    weight: np.ndarray, bias: np.ndarray | None, ifm: QuantType, storage: IntegerType | None = None
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    ifm: QuantType,
+    storage: IntegerType | None = None,
+    ofm: QuantType | None = None,
 ) -> Weight:
     """Weights […, M] for activations of type `ifm`: a scale a channel; symmetric, but uint8 round one zero.
 
     They are stored as `storage`, by default as the activations are. A channel's scale is enlarged until
-    neither its bias nor any of its sums can leave the accumulator.
+    neither its bias nor any of its sums can leave the accumulator, and by some 1/8000 more, so that no sum comes
+    near a tie between results of type `ofm`, if they have 8 bits.
     """
     storage = storage or ifm.storage
     channels = weight.reshape(-1, weight.shape[-1]).astype(np.float64)
     zero = shared_zero(channels) if storage == u8 else 0
     scales = np.maximum(weight_scales(channels, storage, zero), smallest_scales(channels, bias, ifm))
-    scales = scales.astype(np.float32).astype(np.float64)
+    scales = settled_scales(scales, ifm, ofm)
     values, bias_values = integers(channels, bias, scales, zero, ifm, storage)
     excess = worst_sums(values, zero, bias_values, ifm) / sum_max(ifm)
     if (excess > 1).any():
-        scales = (scales * np.maximum(excess * 1.01, 1.0)).astype(np.float32).astype(np.float64)
+        scales = settled_scales(scales * np.maximum(excess * 1.01, 1.0), ifm, ofm)
         values, bias_values = integers(channels, bias, scales, zero, ifm, storage)
-    type_ = quantised(storage, scales, zero, weight.ndim - 1)
+    type_ = quantised(storage, scales.tolist(), zero, weight.ndim - 1)
     return Weight(values.astype(dtype_of(type_)).reshape(weight.shape), type_, scales, zero, bias_values)
+
+
+def settled_scales(scales: np.ndarray, ifm: QuantType, ofm: QuantType | None) -> np.ndarray:
+    """Scales as float32 holds them, with factors of requantisation clear of ties where results have 8 bits."""
+    if ofm is not None and dtype_of(ofm).itemsize == 1:
+        unit = ifm.scale / ofm.scale
+        scales = clear_of_ties(scales * unit) / unit
+    return scales.astype(np.float32).astype(np.float64)
 
 
 def sum_max(ifm: QuantType) -> int:

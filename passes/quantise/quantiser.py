@@ -1,82 +1,117 @@
-"""The walk that quantises a function: which values become quantised, to which types, and where casts stand.
+"""The walk that quantises a function: which values become quantised, and to which types.
 
-Rules call a `Quantiser` for quantised operands, result types and constants; it knows no particular op class.
+Rules call a `Quantiser` for result types, and for what an `Emitter` has; it knows no particular op class.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-from xdsl.dialects.builtin import LocationAttr, NameLoc, NoneAttr, StringAttr, UnknownLoc
+from xdsl.dialects.builtin import IntegerType, StringAttr
 from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import Attribute, BlockArgument, Operation, SSAValue
+from xdsl.ir import Operation, SSAValue
 from xdsl.transforms.dead_code_elimination import is_trivially_dead
 
-from ...dialects import graph, qnn
+from ...dialects import graph
 from ...dialects.nacre import set_sources, sources_of
-from ...dialects.quant import DCastOp, QCastOp, QuantType, storage_range
-from ...dialects.types import dtype_of, element_type, f32, shape_of, tensor
+from ...dialects.quant import QuantType
+from ...dialects.types import element_type, f32
 from ...errors import CompileError
-from ...runtime.fixed_point import quantise_multiplier
-from ...runtime.interpreter import argument_names
-from ..pattern import name_of
+from .apply_table import DTYPE, NAMED, WHY, attribute, clear_choice
 from .calibrate import described
+from .emitter import Emitter
 from .masks import clip_masks
-from .parameters import Scheme, Weight, activation_type, quantise_weight, stored
-from .ranges import Range, clear_range, range_of
+from .parameters import SCHEMES, Scheme
+from .ranges import clear_range
 from .rules import Kind, Quantised, Rule, rule_of
 
 COARSER = 4.0
 """Up to this factor an operand's scale may grow where values join for float users only."""
 
 
-class Quantiser:
+class Quantiser(Emitter):
     """One function on its way from graph to qnn; ops are visited in order."""
 
-    def __init__(self, function: FuncOp, scheme: Scheme):
-        self.function = function
-        self.block = function.body.block
-        self.scheme = scheme
-        self.storage = scheme.activations
-        self.dtype = dtype_of(self.storage)
-        self.low, self.high = storage_range(self.storage)
-        self.current: Operation | None = None
-        self.made: dict[SSAValue, SSAValue] = {}  # float value -> what its rule made of it
-        self.cast: dict[SSAValue, SSAValue] = {}  # float value -> its qcast, or the constant in integers
-        self.floats: dict[SSAValue, SSAValue] = {}  # float value whose op was quantised -> its dcast
-        self.types: dict[SSAValue, QuantType] = {}  # chosen for results
-        self.clipped: set[SSAValue] = set()  # values whose type holds less than their range
+    def __init__(self, function: FuncOp, default: Scheme | None):
+        super().__init__(function, default or SCHEMES["int8"])
+        self.default = default  # of ops without `nacre.dtype`; None: they stay float
+        self.maker: dict[SSAValue, Scheme] = {}  # float value -> the scheme in which its rule made it
+        self.types: dict[tuple[SSAValue, IntegerType], QuantType] = {}  # chosen for results
         self.wanted: dict[SSAValue, bool] = {}
         self.joined: dict[Operation, bool] = {}
+        self.explicit: set[Operation] = set()  # ops that a table gives a type
+        self.schemes: dict[Operation, Scheme | None] = {}  # visited ops
+        self.refusal = ""
 
     def run(self) -> None:
         """Quantise the function in place."""
-        clip_masks(self.function)
-        before = list(self.block.ops)
+        before = [op for op in self.block.ops if not isinstance(op, graph.ConstantOp)]
+        self.explicit = {op for op in before if attribute(op, DTYPE) is not None}
+        if self.explicit or self.default is None:  # rules that take in the ops below look at their types
+            name = next((name for name, scheme in SCHEMES.items() if scheme == self.default), "float32")
+            for op in before:
+                op.attributes.setdefault(DTYPE, StringAttr(name))
+        clip_masks(self.function, lambda op: self.own_scheme(op) is not None)
         for op in before:
-            if not isinstance(op, graph.ConstantOp):
-                self.current = op
-                self.visit(op)
+            self.current = op
+            self.visit(op)
         for op in reversed(list(self.block.ops)):
             if is_trivially_dead(op):
                 op.detach()
                 op.erase()
+        for op in before:
+            if op.parent is not None:
+                self.refuse_unquantised(op)
+                clear_choice(op)
         for value in (*self.function.args, *(r for op in self.block.ops for r in op.results)):
             clear_range(value)
 
     def visit(self, op: Operation) -> None:
         """Quantise one op, or leave it float on dequantised operands."""
         rule = None if isinstance(op, ReturnOp) else rule_of(op)
+        scheme = None if rule is None else self.scheme_for(op, rule)
         results: Quantised = None
-        if rule is not None and self.in_integers(op, rule):
-            results = self.emit(op, rule)
+        self.refusal = ""
+        if rule is not None and scheme is not None:
+            if op in self.explicit and scheme != self.default and rule.kind is not Kind.MOVES:
+                self.whys[op] = attribute(op, WHY) or ""
+            self.adopt(scheme)
+            if self.in_integers(op, rule):
+                results = self.emit(op, rule)
+            else:
+                self.refusal = "between float layers"
+        self.schemes[op] = scheme
         if rule is None or results is None:
             op.operands = [self.as_float(v) for v in op.operands]
+            self.say_why(op, rule)
             return
         for old, new in zip(op.results, [results] if isinstance(results, SSAValue) else results):
             self.record(old, new, rule)
+
+    def say_why(self, op: Operation, rule: Rule | None) -> None:
+        """Leave on a float op why it is one, where that cannot be seen from the op itself."""
+        if isinstance(op, ReturnOp):
+            return
+        if rule is None:
+            op.attributes.pop(WHY, None)
+        elif self.refusal:
+            op.attributes[WHY] = StringAttr(self.refusal)
+        elif op not in self.explicit:
+            op.attributes[WHY] = StringAttr("dtype float32")
+
+    def stays_float(self, why: str) -> SSAValue | None:
+        """What a rule gives back that cannot, or should not, quantise an op, and why."""
+        self.refusal = why
+        return None
+
+    def refuse_unquantised(self, op: Operation) -> None:
+        """Raise CompileError where a table asks by name for an integer type that an op cannot have."""
+        entry, dtype = attribute(op, NAMED), attribute(op, DTYPE)
+        if entry is None or dtype == "float32" or not op.results:  # without a result: a write to a state
+            return
+        if all(element_type(v) != f32 for v in (*op.operands, *op.results)):
+            return
+        why = attribute(op, WHY) or f"{op.name} has no integer form"
+        layer = described(op.results[0])
+        raise CompileError(f"quant table: {entry} asks for {dtype}, but {layer} stays float32: {why}")
 
     def emit(self, op: Operation, rule: Rule) -> Quantised:
         """What the rule of an op makes of it; None: it stays float."""
@@ -89,7 +124,9 @@ class Quantiser:
             old.replace_all_uses_with(new)
             set_sources(new, sources_of(old))
             return
-        self.made[old] = new
+        self.check_fixed(old, type_)
+        self.made[old], self.maker[old] = new, self.scheme
+        self.chosen.setdefault(old, set()).add(type_)
         owner = old.owner
         if rule.kind is Kind.MOVES and isinstance(owner, Operation) and owner.operands[0] in self.clipped:
             self.clipped.add(old)
@@ -97,9 +134,36 @@ class Quantiser:
             sources = (s._replace(scale=type_.scale, zero=type_.zero) for s in sources_of(old))
             set_sources(new, (*sources_of(new), *sources))
 
+    # -- in which type
+    def own_scheme(self, op: Operation) -> Scheme | None:
+        """The scheme that a table gives an op, or the default."""
+        dtype = attribute(op, DTYPE)
+        return self.default if dtype is None else SCHEMES.get(dtype)
+
+    def scheme_for(self, op: Operation, rule: Rule) -> Scheme | None:
+        """The scheme of an op; what only moves values has that of its operand, or of its users."""
+        if rule.kind is not Kind.MOVES or op in self.explicit:
+            return self.own_scheme(op)
+        wanted = (self.wanted_scheme(r) for r in op.results)
+        return self.maker.get(op.operands[0]) or next(filter(None, wanted), self.default)
+
+    def wanted_scheme(self, value: SSAValue) -> Scheme | None:
+        """The scheme of the first user that computes in integers, maybe behind ops that move values."""
+        for use in value.uses:
+            if self.takes(op := use.operation):
+                rule = rule_of(op)
+                assert rule is not None
+                moved = rule.kind is Kind.MOVES and op not in self.explicit
+                found = next(filter(None, map(self.wanted_scheme, op.results)), None) if moved else self.own_scheme(op)
+                if found is not None:
+                    return found
+        return None
+
     # -- which values are quantised
     def in_integers(self, op: Operation, rule: Rule) -> bool:
         """Whether an op with a rule is quantised; one that only moves values follows its neighbours."""
+        if op in self.explicit:
+            return True
         if rule.kind is Kind.MOVES:
             return op.operands[0] in self.made or any(self.wants(r) for r in op.results)
         return rule.kind is not Kind.JOINS or self.joins(op)
@@ -110,11 +174,17 @@ class Quantiser:
         Otherwise (boxes beside probabilities in one output) they meet as floats, each with its own precision.
         """
         if op not in self.joined:
+            scheme, current = self.own_scheme(op), self.scheme
+            if scheme is None or op in self.explicit:
+                self.joined[op] = scheme is not None
+                return self.joined[op]
+            self.adopt(scheme)
             result = op.results[0]
             scale = self.type_of_range(result).scale
             floats = [v for v in op.operands if element_type(v) == f32]
             alike = all(self.type_of_range(v).scale * COARSER > scale for v in floats)
             self.joined[op] = self.wants(result) or (alike and any(map(self.is_computed, floats)))
+            self.adopt(current)
         return self.joined[op]
 
     def is_computed(self, value: SSAValue) -> bool:
@@ -124,7 +194,9 @@ class Quantiser:
             return False
         if rule.kind is Kind.JOINS:
             return self.joins(owner)
-        return rule.kind is not Kind.MOVES or self.is_computed(owner.operands[0])
+        if rule.kind is Kind.MOVES:
+            return self.is_computed(owner.operands[0])
+        return self.own_scheme(owner) is not None
 
     def wants(self, value: SSAValue) -> bool:
         """Whether some user computes in integers, maybe behind ops that move values."""
@@ -136,15 +208,30 @@ class Quantiser:
         rule = None if isinstance(op, ReturnOp) else rule_of(op)
         if rule is None:
             return False
+        if self.own_scheme(op) is None and (rule.kind is not Kind.MOVES or op in self.explicit):
+            return False
         return rule.kind not in (Kind.MOVES, Kind.JOINS) or any(self.wants(r) for r in op.results)
 
     # -- types
     def result_type(self, value: SSAValue) -> QuantType:
         """The type for a float value: that of the activation or concatenation it feeds, else of its range."""
-        if value not in self.types:
-            demanded = self.demanded(value)
-            self.types[value] = self.type_of_range(value) if demanded is None else demanded
-        return self.types[value]
+        key = value, self.storage
+        if key not in self.types:
+            demanded, fixed = self.demanded(value), self.fixed_type(value)
+            if fixed is not None and fixed != demanded:
+                self.clipped.discard(value)
+            self.types[key] = fixed or demanded or self.type_of_range(value)
+        return self.types[key]
+
+    def check_fixed(self, value: SSAValue, type_: QuantType) -> None:
+        """Raise CompileError where a table fixes the scale of a result that an op chooses itself."""
+        fixed = self.fixed_type(value)
+        if fixed is not None and fixed != type_:
+            raise CompileError(
+                f"quant table: scale {fixed.scale:.9g} and zero {fixed.zero} are asked for the result of "
+                f"{described(value)}, which keeps its operand's or has one of its own: {type_.scale:.9g} and "
+                f"{type_.zero}; leave the entry out"
+            )
 
     def demanded(self, value: SSAValue) -> QuantType | None:
         """The type that the only user asks of a value, through ops that only move it."""
@@ -153,6 +240,8 @@ class Quantiser:
             return None
         rule = rule_of(op)
         if rule is None or len(op.results) != 1:
+            return None
+        if (scheme := self.scheme_for(op, rule)) is None or scheme.activations != self.storage:
             return None
         if rule.kind is Kind.CLIPS:
             self.clipped.add(value)
@@ -163,148 +252,3 @@ class Quantiser:
             return self.demanded(op.results[0])
         return None
 
-    def type_of_range(self, value: SSAValue) -> QuantType:
-        """The type of a value's calibrated range. Raises CompileError where there is none."""
-        low, high = self.range(value)
-        room = 1.0 if isinstance(value.owner, graph.ConstantOp) else self.scheme.headroom
-        return activation_type(Range(low * room, high * room), self.storage)
-
-    def range(self, value: SSAValue) -> Range:
-        """A value's calibrated range; a constant's own."""
-        if (array := graph.constant_of(value)) is not None:
-            if not np.isfinite(array).all():
-                raise CompileError(f"the constant '{name_of(value)}' holds NaN or infinite values")
-            return Range(float(array.min(initial=0)), float(array.max(initial=0)))
-        found = range_of(value)
-        if found is None:
-            raise CompileError(
-                f"{described(value)} has no calibrated range; run calibration on this very module first"
-            )
-        return found
-
-    # -- operands
-    def input(self, value: SSAValue) -> SSAValue:
-        """A float value quantised: what its rule made, else a cast behind its definition."""
-        if value in self.made:
-            return self.made[value]
-        if value not in self.cast:
-            if isinstance(value.owner, graph.ConstantOp):
-                self.cast[value] = self.constant_as(value, self.type_of_range(value))
-            else:
-                self.cast[value] = self.quantise(value)
-        return self.cast[value]
-
-    def input_as(self, value: SSAValue, type_: QuantType) -> SSAValue:
-        """A float value in a given quantised type."""
-        if isinstance(value.owner, graph.ConstantOp):
-            return self.constant_as(value, type_)
-        return self.requantised(self.input(value), type_)
-
-    def requantised(self, value: SSAValue, type_: QuantType) -> SSAValue:
-        """A quantised value in another type, itself where it has that already."""
-        old = self.type(value)
-        if old == type_:
-            return value
-        multiplier, shift = (int(part) for part in quantise_multiplier(old.scale / type_.scale))
-        zeros = {"input_zero": old.zero, "result_zero": type_.zero}
-        op = qnn.RequantiseOp.make(value, element=type_, multiplier=multiplier, shift=shift, **zeros)  # type: ignore[arg-type]
-        return self.add(op)
-
-    def type(self, value: SSAValue) -> QuantType:
-        """The type of a quantised value."""
-        type_ = element_type(value)
-        assert isinstance(type_, QuantType), type_
-        return type_
-
-    def quantise(self, value: SSAValue) -> SSAValue:
-        """A qcast behind the definition of a float value."""
-        type_ = self.result_type(value)
-        cast = QCastOp.create(operands=[value], result_types=[tensor(shape_of(value), type_)])
-        cast.location = self.location_of(value)
-        if isinstance(value, BlockArgument):
-            first = self.block.first_op
-            assert first is not None
-            self.block.insert_op_before(cast, first)
-        else:
-            assert isinstance(value.owner, Operation)
-            self.block.insert_op_after(cast, value.owner)
-            if value not in self.clipped:
-                sources = (s._replace(scale=type_.scale, zero=type_.zero) for s in sources_of(value))
-                set_sources(cast.result, tuple(sources))
-        return cast.result
-
-    def as_float(self, value: SSAValue) -> SSAValue:
-        """A value for float users: a dcast of what was quantised, else the value itself."""
-        quantised = self.made.get(value)
-        if quantised is None:
-            return value
-        if value not in self.floats:
-            cast = DCastOp.create(operands=[quantised], result_types=[value.type])
-            cast.location = self.location_of(quantised)
-            set_sources(cast.result, sources_of(value) if value not in self.clipped else ())
-            assert isinstance(quantised.owner, Operation)
-            self.block.insert_op_after(cast, quantised.owner)
-            self.floats[value] = cast.result
-        return self.floats[value]
-
-    def location_of(self, value: SSAValue) -> LocationAttr:
-        """Where a value comes from: its op's location, or the input's name."""
-        if isinstance(value, BlockArgument):
-            return NameLoc(StringAttr(argument_names(self.function)[value.index]), NoneAttr())
-        assert isinstance(value.owner, Operation)
-        return value.owner.location
-
-    # -- what rules emit
-    def add(self, op: Operation) -> SSAValue:
-        """Insert an op before the one that is being quantised, under its name; gives its first result."""
-        assert self.current is not None
-        if isinstance(op.location, UnknownLoc):
-            op.location = self.current.location
-        self.block.insert_op_before(op, self.current)
-        return op.results[0]
-
-    def constant(self, array: np.ndarray, name: str = "", element: Attribute | None = None) -> SSAValue:
-        """A constant of integers."""
-        assert self.current is not None
-        return self.add(graph.constant(array, self.current, name, element))
-
-    def constant_as(self, value: SSAValue, type_: QuantType) -> SSAValue:
-        """A float constant in a quantised type."""
-        array = graph.constant_of(value)
-        assert array is not None
-        return self.constant(stored(array, type_), name_of(value), type_)
-
-    def constant_near(self, array: np.ndarray) -> SSAValue:
-        """A constant of floats, quantised by its own range."""
-        type_ = activation_type(Range(float(array.min()), float(array.max())), self.storage)
-        return self.constant(stored(array, type_), "", type_)
-
-    def weight(self, array: np.ndarray, bias: np.ndarray | None, ifm: SSAValue) -> Weight:
-        """Float weights […, M] and their bias, quantised for activations `ifm`."""
-        return quantise_weight(array, bias, self.type(ifm), self.scheme.weights)
-
-    def factor(self, a: float, b: np.ndarray | float, result: float) -> np.ndarray | float:
-        """The real factor from products of integers at two scales to a result."""
-        return a * b / result
-
-    def multiplier(self, real: np.ndarray | float) -> tuple[SSAValue, SSAValue]:
-        """The constants multiplier and shift of a real factor, one or one a channel."""
-        multiplier, shift = quantise_multiplier(np.atleast_1d(real))
-        return self.constant(multiplier), self.constant(shift)
-
-    def reshape(self, value: SSAValue, shape: Sequence[int]) -> SSAValue:
-        """The value in another shape, itself where it has that already."""
-        if shape_of(value) == tuple(shape):
-            return value
-        return self.add(graph.ReshapeOp.make(value, shape=tuple(shape)))
-
-    def transpose(self, value: SSAValue, permutation: Sequence[int]) -> SSAValue:
-        """The value with permuted axes, itself where they stay."""
-        if list(permutation) == list(range(len(permutation))):
-            return value
-        return self.add(graph.TransposeOp.make(value, permutation=tuple(permutation)))
-
-    @property
-    def clamp(self) -> dict[str, Any]:
-        """The whole range of the storage type, as the parameters `low` and `high`."""
-        return {"low": self.low, "high": self.high}

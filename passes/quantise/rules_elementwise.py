@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from xdsl.ir import SSAValue
+from xdsl.ir import Operation, SSAValue
 
 from ...dialects import graph, qnn
 from ...dialects.quant import QuantType
@@ -23,6 +23,7 @@ from ...runtime.kernels.quantised_elementwise import (
 )
 from ...runtime.kernels.quantised_table16 import table16
 from ..pattern import constant_along, scalar_of
+from .apply_table import DTYPE, attribute
 from .parameters import stored
 from .quantiser import Quantiser
 from .ranges import Range
@@ -56,12 +57,17 @@ def curve_of(op: graph.UnaryOp | graph.BinaryOp) -> Curve | None:
     step = step_of(op)
     if step is None:
         return meeting(op) if isinstance(op, graph.BinaryOp) else None
-    while step.source.has_one_use() and not clips(step.source.owner):
+    while step.source.has_one_use() and not clips(step.source.owner) and same_dtype(step.source.owner, op):
         below = step_of(step.source.owner)
         if below is None:
             return step
         step = below.then(step.function)
     return step
+
+
+def same_dtype(below: object, op: Operation) -> bool:
+    """Whether a quantisation table leaves both ops one type, so that one table of integers may serve both."""
+    return isinstance(below, Operation) and attribute(below, DTYPE) == attribute(op, DTYPE)
 
 
 def clips(op: object) -> bool:
@@ -85,7 +91,7 @@ def step_of(op: object) -> Curve | None:
 
 def meeting(op: graph.BinaryOp) -> Curve | None:
     """The nearest value of which both operands are functions."""
-    left, right = list(descent(op.a)), list(descent(op.b))
+    left, right = list(descent(op.a, op)), list(descent(op.b, op))
     for a in left:
         for b in right:
             if a.source is b.source and a.source.type == op.result.type:
@@ -98,12 +104,12 @@ def both(op: graph.BinaryOp, a: Function, b: Function) -> Function:
     return lambda x: evaluate(op, a(x), b(x))[0]
 
 
-def descent(value: SSAValue) -> Iterator[Curve]:
-    """A value as a function of itself, of the value below, and so on."""
+def descent(value: SSAValue, op: Operation) -> Iterator[Curve]:
+    """A value as a function of itself, of the value below, and so on, through ops of the type of `op`."""
     curve: Curve | None = Curve(value, lambda x: x)
     while curve is not None:
         yield curve
-        below = step_of(curve.source.owner)
+        below = step_of(curve.source.owner) if same_dtype(curve.source.owner, op) else None
         curve = None if below is None else below.then(curve.function)
 
 
@@ -112,7 +118,7 @@ def emit_table(q: Quantiser, curve: Curve, result: SSAValue) -> SSAValue | None:
     source, calibrated = q.input(curve.source), q.range(curve.source)
     own, type_ = q.type_of_range(result), q.result_type(result)
     if fidelity(curve.function, calibrated, q.type(source), own) < q.scheme.faithful_db:
-        return None
+        return q.stays_float(f"a table of it has less than {q.scheme.faithful_db:g} dB")
     entries = table_of(curve.function, calibrated, q.type(source), type_)
     return q.add(qnn.TableOp.make(source, q.constant(entries, element=type_), element=type_))
 
@@ -149,7 +155,7 @@ def clip(op: graph.ReluOp | graph.ClampOp, q: Quantiser) -> SSAValue | None:
     """A clamp in the operand's type, which loses nothing; a table where another type is asked for."""
     source = q.input(op.operands[0])
     type_ = q.type(source)
-    demanded = q.demanded(op.result)
+    demanded = q.fixed_type(op.result) or q.demanded(op.result)
     if demanded is not None and demanded != type_:
         return emit_table(q, Curve(op.operands[0], lambda x: evaluate(op, x)[0]), op.result)
     p = op.parameters()

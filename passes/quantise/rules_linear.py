@@ -37,7 +37,7 @@ def conv(op: graph.ConvOp, q: Quantiser) -> SSAValue:
     p = op.parameters()
     window = {"strides": p.strides, "pads": p.pads, "dilations": p.dilations, "groups": p.groups}
     ifm, ofm = q.input(op.ifm), q.result_type(op.ofm)
-    made = q.weight(as_4d(weight), bias, ifm)
+    made = q.weight(as_4d(weight), bias, ifm, ofm)
     return emit_conv(q, ifm, made, ofm, name=name_of(op.weight), **window)
 
 
@@ -112,8 +112,9 @@ def conv_transpose(op: graph.ConvTransposeOp, q: Quantiser) -> SSAValue:
     flipped = np.flip(weight, axis=tuple(range(rank)))
     ones = (1,) * rank
     window = {"strides": ones, "pads": pads, "dilations": p.dilations, "groups": p.groups}
-    made = q.weight(as_4d(flipped), bias, ifm)
-    return emit_conv(q, ifm, made, q.result_type(op.ofm), name=name_of(op.weight), **window)
+    ofm = q.result_type(op.ofm)
+    made = q.weight(as_4d(flipped), bias, ifm, ofm)
+    return emit_conv(q, ifm, made, ofm, name=name_of(op.weight), **window)
 
 
 def with_zeros_between(q: Quantiser, ifm: SSAValue, strides: Sequence[int]) -> SSAValue:
@@ -161,7 +162,7 @@ def per_channel(
     shape = shape_of(x)
     image = x if len(shape) == 4 else q.reshape(x, (1, 1, int(np.prod(shape[:-1])), shape[-1]))
     ones: dict[str, Any] = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "groups": shape[-1]}
-    made = q.weight(factor.reshape(1, 1, 1, -1), bias, x)
+    made = q.weight(factor.reshape(1, 1, 1, -1), bias, x, result)
     return q.reshape(emit_conv(q, image, made, result, **ones), shape)
 
 
@@ -174,7 +175,7 @@ def matmul(op: graph.MatmulOp, q: Quantiser) -> SSAValue | None:
     if weight is None or is_constant(op.a):
         return product_of_activations(op, bias, q)
     a, result = q.input(op.a), q.result_type(op.result)
-    return emit_matmul(q, a, q.weight(weight, bias, a), result, name_of(op.b))
+    return emit_matmul(q, a, q.weight(weight, bias, a, result), result, name_of(op.b))
 
 
 def emit_matmul(q: Quantiser, a: SSAValue, weight: Weight, result: QuantType, name: str = "") -> SSAValue:
@@ -204,7 +205,7 @@ def product_of_activations(op: graph.MatmulOp, bias: np.ndarray | None, q: Quant
     if bias is not None:
         integers = bias_integers(bias, scale, left)
         if np.abs(integers.astype(np.int64)).max(initial=0) > sum_max(left) // 2:
-            return None
+            return q.stays_float("its bias does not fit the accumulator")
         extra = [q.constant(integers)]
     product = qnn.MatmulOp.make(
         a,

@@ -44,7 +44,7 @@ def average_pool(op: graph.AvgPoolOp, q: Quantiser) -> SSAValue | None:
         window = {"strides": p.strides, "pads": p.pads, "dilations": p.dilations, "groups": channels}
         return emit_conv(q, ifm, weight, q.result_type(op.ofm), **window)
     if math.prod(p.kernel) * 2**q.storage.width.data > 2**32:
-        return None  # a sum of such a window could leave int32
+        return q.stays_float("a sum over its window could leave int32")
     pads = list(p.pads)
     if p.count_include_pad:  # padding that counts becomes values; only the overhang is left as padding
         rank = len(p.kernel)

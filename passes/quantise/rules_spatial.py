@@ -32,7 +32,7 @@ def softmax(op: graph.SoftmaxOp, q: Quantiser) -> SSAValue | None:
     """
     calibrated, step = range_of(op.result), 1 / 32768 if q.storage == i16 else 1 / 256
     if calibrated is not None and calibrated.high < FEWEST_STEPS * step:  # none: the model has its own scales
-        return None
+        return q.stays_float(f"its results reach {calibrated.high:.2g}, a few steps of 1/{round(1 / step)}")
     axis, rank = op.parameters().axis, len(shape_of(op.input))
     to_last = [*(i for i in range(rank) if i != axis), axis]
     x = q.transpose(q.input(op.input), to_last)

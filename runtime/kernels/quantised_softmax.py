@@ -125,7 +125,9 @@ def _exp_near_zero(a: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _reciprocal(total: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """1 / total as a Q0.31 mantissa and the number of integer bits of `total` (Q12.19, positive)."""
+    """1 / total as a Q0.31 mantissa and the number of integer bits of `total` (Q12.19 without sign: a sum that
+    leaves 31 bits is still one of 32, as the reference kernel reads it)."""
+    total = total & 0xFFFF_FFFF
     _, bit_length = np.frexp(total.astype(np.float64))
     leading_zeros = 32 - bit_length.astype(np.int64)
     above_one = (total << leading_zeros) - (1 << 31)

@@ -172,6 +172,22 @@ def test_opt_reads_stdin_and_writes_text_with_constants(nacre, files, monkeypatc
     assert "func.func @main()" in nacre("opt", "-").out
 
 
+KERNEL = """__kernel void twice(__global const T *x, __global T *y) {
+  int i = get_global_id(0);
+  y[i] = x[i] * (1 + 1);
+}
+"""
+
+
+def test_opt_reads_kernels(nacre, tmp_path):
+    source = tmp_path / "twice.cl"
+    source.write_text(KERNEL)
+    plain = nacre("opt", source, "-D", "T=int").out
+    better = nacre("opt", source, "-D", "T=int", "-p", "canonicalize,cse").out
+    assert "ppu.func @twice" in plain and plain.count("ppu.add") > better.count("ppu.add")
+    assert "!ppu.ptr<f32, global>" in nacre("opt", source, "-D", "T=float").out
+
+
 def test_opt_instruments_go_to_stderr(nacre, files):
     nacre("compile", *compile_options(files), "--stop-after", "graph")
     plain = nacre("opt", "model.graph.mlir", "-p", "canonicalize,cse")
@@ -265,7 +281,7 @@ def test_ops_come_from_the_registries(nacre, monkeypatch):
 
     found = json.loads(nacre("ops", "--json").out)
     status = {o["operator"]: o["status"] for o in found["onnx"]}
-    assert status["Conv"] == "imported" and status["BitShift"] == "refused"
+    assert status["Conv"] == "imported" and status["BitCast"] == "refused"
     columns = {o["name"]: o for o in found["operations"]}
     assert columns["graph.conv"]["kernel"] and columns["graph.conv"]["quantised"] == "computes"
     assert set(columns) >= {op.name for op in graph.OPS}

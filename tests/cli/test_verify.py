@@ -445,10 +445,14 @@ def test_float_layer_between_integers_is_held_to_a_tolerance(target: str) -> Non
 def test_float_layer_off_by_more_than_rounding_fails(
     monkeypatch: pytest.MonkeyPatch, share: float, holds: bool
 ) -> None:
-    from nacre.runtime.partial import PARTIAL
+    from nacre.passes.npu.soft_kernels import SOFT_KERNELS, SoftKernel
 
-    right = PARTIAL["ppu.conv"]
-    monkeypatch.setitem(PARTIAL, "ppu.conv", lambda *a, **k: right(*a, **k) * np.float32(1 + share))
+    class Off(SoftKernel):
+        def text(self) -> str:
+            return super().text().replace("y[at] = total;", f"y[at] = total * {1 + share}f;")
+
+    right = SOFT_KERNELS["ppu.conv"]
+    monkeypatch.setitem(SOFT_KERNELS, "ppu.conv", Off(**vars(right)))
     report = nacre.verify(float_conv_model(), filtered(2, 1), target="tiny", calibration=filtered(6, 0))
     found = re.findall(r"qnn and npu give different bits first in layer '([^']*)'", str(report.failures))
     assert found == ([] if holds else ["conv2"]), report.failures

@@ -121,7 +121,7 @@ def test_opcodes_and_queues_are_what_files_say():
         "npu.requantise": (0x29, Queue.FABRIC), "npu.table": (0x2A, Queue.FABRIC),
         "npu.clamp": (0x2B, Queue.FABRIC), "npu.extremum": (0x2C, Queue.FABRIC),
         "npu.resize": (0x2D, Queue.FABRIC), "npu.quantise": (0x30, Queue.PPU),
-        "npu.dequantise": (0x31, Queue.PPU), "npu.launch": (0x32, Queue.PPU),
+        "npu.dequantise": (0x31, Queue.PPU), "npu.convert": (0x33, Queue.PPU), "npu.launch": (0x32, Queue.PPU),
     }  # fmt: skip
 
 
@@ -272,13 +272,13 @@ KERNEL = {
 
 def test_kernels_read_what_they_print(syntax):
     settings_ = Parameters(KERNEL)
-    kernel = npu.KernelOp.of("pool_3", "graph.max_pool", settings_, {"pads": 2})
+    kernel = npu.KernelOp.of("pool_3", "graph.max_pool", settings_, ["pads"], "max_pool_f32")
     module = syntax.module([], list)
     module.body.block.insert_op_before(kernel, next(iter(module.ops)))
     text = syntax.both_forms(module)
     (again,) = (op for op in syntax.parse(text).ops if isinstance(op, npu.KernelOp))
-    assert again.open() == {"pads": 2}
-    assert dict(again.parameters()) == {n: v for n, v in KERNEL.items() if n != "pads"}
+    assert again.open() == ["pads"] and again.function.data == "max_pool_f32"
+    assert dict(again.parameters()) == KERNEL
 
 
 def test_tensor_entries_are_built_as_they_are_read(syntax):

@@ -1,5 +1,6 @@
 """The ppu dialect: everything prints and reads back in both forms, and refuses what does not fit."""
 
+import numpy as np
 import pytest
 from nacre.dialects import ppu
 from nacre.dialects.text import parse_module
@@ -63,6 +64,12 @@ WRONG = {
     "%a = ppu.alloc {size = 0} : !ppu.ptr<f32, local>": "an array has at least one element",
     "%a = ppu.alloc {size = 4} : !ppu.ptr<f32, shared>": "'shared' is no memory; global, constant, local, private are",
     "%a = ppu.alloc {size = 4} : !ppu.ptr<f64, local>": "a ppu pointer leads to i8, i16, i32, i64 or f32, not to f64",
+    "%a = ppu.table [1, 2] : !ppu.ptr<i8, global>": "the result is a pointer to constant memory, not",
+    "%a = ppu.table [] : !ppu.ptr<i8, constant>": "a table has at least one element",
+    "%a = ppu.table [1, 2.5] : !ppu.ptr<i8, constant>": "2.5 is no number of type i8",
+    "%a = ppu.table [1] {size = 1} : !ppu.ptr<i8, constant>": "ppu.table has no parameter 'size'",
+    "%a = ppu.table [1] {values = [2]} : !ppu.ptr<i8, constant>": "multiple values for keyword argument 'values'",
+    '%a = "ppu.table"() <{values = array<i16: 1>}> : () -> !ppu.ptr<i8, constant>': "are written as i8, not as i16",
     '%a = ppu.work_item {query = "lane"} : i64': "'lane' is no query; global_id",
     '%a = ppu.work_item {query = "global_id", dimension = 3} : i64': "the dimensions are 0, 1 and 2, not 3",
     "%a = ppu.if %c -> (i32) {\nppu.yield %n : i32\n} else {\nppu.yield %s : f32\n}": "i32 expected, but found f32",
@@ -91,3 +98,28 @@ def test_constants_wrap_and_keep_every_float():
     )
     found = [op.number() for op in module.walk() if isinstance(op, ppu.ConstantOp)]
     assert found == [-56, float("-inf")]
+
+
+TABLES = {
+    "[3, -1, 127] {label = \"t\"} : !ppu.ptr<i8, constant>": np.array([3, -1, 127], np.int8),
+    "[-9223372036854775808] : !ppu.ptr<i64, constant>": np.array([-(2**63)], np.int64),
+    "[0.1, -0.0, 1.0e+30, 0x7F800000, 0x7FC00001, 0xFF800001] : !ppu.ptr<f32, constant>": np.array(
+        [0x3DCCCCCD, 0x80000000, 0x7149F2CA, 0x7F800000, 0x7FC00001, 0xFF800001], np.uint32
+    ).view(np.float32),
+}
+
+
+@pytest.mark.parametrize("text", TABLES)
+def test_tables_keep_every_bit(text, syntax):
+    found = syntax.both_forms(f"builtin.module {{\n{HEAD}%t = ppu.table {text}\nppu.return }} }}")
+    assert f"ppu.table {text}" in found
+    (table,) = (op for op in parse_module(found).walk() if isinstance(op, ppu.TableOp))
+    assert table.contents().tobytes() == TABLES[text].tobytes()
+    again = ppu.TableOp.of(TABLES[text], table.label.data)
+    assert again.is_structurally_equivalent(table)
+    assert not table.contents().flags.writeable
+
+
+def test_tables_differ_where_a_bit_does():
+    zero, negative = (ppu.TableOp.of(np.array([x], np.float32)) for x in (0.0, -0.0))
+    assert not zero.is_structurally_equivalent(negative)

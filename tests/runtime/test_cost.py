@@ -7,18 +7,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nacre.dialects import graph
 from nacre.dialects import npu_instructions as npu
-from nacre.dialects.declarative import Parameters
 from nacre.dialects.npu import INSTRUCTIONS, Region, Space, dense_region
 from nacre.dialects.types import f32, i8, i16, i32
-from nacre.runtime.cost import COST, LAUNCH_COST, LAUNCH_CYCLES, burst_bytes, contiguous_runs, cost, cost_of
-from nacre.runtime.execute import EXECUTE, LaunchKernel
+from nacre.frontends.opencl import compile_opencl
+from nacre.runtime.cost import COST, LAUNCH_CYCLES, burst_bytes, contiguous_runs, cost, cost_of
+from nacre.runtime.execute import EXECUTE
 from nacre.runtime.isa import Command
-from nacre.runtime.kernel import operations
 from nacre.runtime.kernels.quantised_conv import conv2d_accumulate
 from nacre.runtime.machine import load_machine, machine_names
-from nacre.runtime.partial import PARTIAL
+from nacre.runtime.ppu import kernel_named, prepare
 
 TINY = load_machine("tiny")
 
@@ -51,10 +49,6 @@ def test_every_instruction_has_a_definition_and_a_cost():
 def test_a_second_cost_for_a_class_is_refused():
     with pytest.raises(ValueError, match=r"npu\.conv has a cost already"):
         cost(npu.ConvOp)(lambda f, r, machine, kernel: None)  # type: ignore[return-value]
-
-
-def test_every_costed_operation_exists():
-    assert set(LAUNCH_COST) <= set(operations()) | set(PARTIAL)
 
 
 FILL = TINY.mac_rows + TINY.mac_columns
@@ -135,32 +129,32 @@ def test_a_store_writes():
     assert found.cycles == 500 + math.ceil(128 / 3.75)
 
 
-def launch(operation, inputs, outputs, parameters=None, open_=None, scalars=()):
-    kernels = {"k": LaunchKernel(operation, Parameters(parameters or {}), open_ or {})}
-    return work(
-        npu.LaunchOp, {"inputs": inputs, "outputs": outputs}, kernels=kernels, kernel="k", scalars=scalars
-    )
+SUM = """__kernel void rows(__global const float *x, __global float *y, int n) {
+  int i = get_global_id(0);
+  float sum = 0.0f;
+  for (int k = 0; k < n; k++) sum += x[i * n + k];
+  y[i] = sum;
+}"""
 
 
-def test_a_launch_is_never_below_its_multiplications():
-    def lanes(steps):
-        return LAUNCH_CYCLES + math.ceil(steps / TINY.ppu_lanes)
+def launch(n, items, machine=TINY, source=SUM):
+    kernel = prepare(kernel_named(compile_opencl(source, "rows.cl"), "rows"))
+    ports = {"inputs": [at((items, n), f32)], "outputs": [at((items,), f32)]}
+    return work(npu.LaunchOp, ports, machine, {"rows": kernel}, kernel="rows", scalars=(n,), grid=(items,))
 
-    conv_ = launch("graph.conv", [at((1, 8, 8, 6), f32), at((3, 3, 3, 4), f32)], [at((1, 6, 6, 4), f32)])
-    assert conv_.cycles == lanes(6 * 6 * 4 * 27)
-    product = launch("graph.matmul", [at((5, 70), f32), at((70, 3), f32)], [at((5, 3), f32)])
-    assert product.cycles == lanes(5 * 70 * 3)
-    spread = launch(
-        "graph.conv_transpose", [at((1, 4, 4, 6), f32), at((2, 2, 3, 8), f32)], [at((1, 8, 8, 8), f32)],
-        {"groups": 2},
-    )  # fmt: skip
-    assert spread.cycles == lanes(4 * 4 * 6 * 2 * 2 * 4)
-    pool = launch(
-        "graph.max_pool", [at((1, 9, 9, 2), f32)], [at((1, 7, 7, 2), f32)], {}, {"kernel": 2}, (3, 3)
-    )
-    assert pool.cycles == lanes(7 * 7 * 2 * 9)
-    assert launch("graph.exp", [at((500,), f32)], [at((500,), f32)]).cycles == lanes(500 * 8)
-    assert launch("graph.concat", [at((300,), i8), at((9,), i8)], [at((309,), i8)]).cycles == lanes(309)
+
+def test_a_launch_costs_its_instructions_wave_by_wave():
+    lanes = TINY.ppu_lanes
+    one, two, three = (launch(n, lanes).cycles for n in (10, 20, 30))
+    assert two - one == three - two > 10 * 3, "a load, a sum, a counter and a test in each round, at least"
+    assert launch(10, 2 * lanes).cycles - LAUNCH_CYCLES == 2 * (one - LAUNCH_CYCLES)
+    assert launch(10, lanes + 1).cycles == launch(10, 2 * lanes).cycles, "a wave of one takes as long as a full one"
+    assert launch(10, lanes - 1).cycles == one
+
+
+def test_a_launch_never_looks_at_values():
+    source = SUM.replace("sum += x[i * n + k]", "if (x[i * n + k] > 0.0f) sum += sqrt(x[i * n + k])")
+    assert launch(10, 4, source=source).cycles > launch(10, 4).cycles, "both sides of what is unknown"
 
 
 SIZES = st.integers(1, 12)
@@ -221,7 +215,3 @@ def test_pooling_and_resizing_count_their_windows():
     nearest = work(npu.ResizeOp, sizes, kind=npu.ResizeKind.NEAREST).cycles
     bilinear = work(npu.ResizeOp, sizes, kind=npu.ResizeKind.BILINEAR).cycles
     assert (nearest, bilinear) == (64, 256)
-
-
-def test_operations_are_registered_by_class_or_name():
-    assert LAUNCH_COST[graph.ConvOp.name] is LAUNCH_COST["qnn.conv"]

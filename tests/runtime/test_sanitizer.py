@@ -61,7 +61,7 @@ def program(commands, inputs=(), outputs=(), constants=CONSTANTS, dram_bytes=409
     inputs = [Binding(f"x{i}", region) for i, region in enumerate(inputs)]
     outputs = [Binding(f"y{i}", region) for i, region in enumerate(outputs)]
     layers = [f"layer {i}" for i in range(len(commands))]
-    return Executable(TINY, commands, {}, constants, dram_bytes, inputs, outputs, (), layers)
+    return Executable(TINY, commands, {}, constants, dram_bytes, inputs, outputs, layers=layers)
 
 
 # --- a pipeline whose every wait is needed ---------------------------------------------------------------

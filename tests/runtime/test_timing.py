@@ -57,7 +57,7 @@ def matmul(size, waits=FREE):
 def program(commands, machine=TINY, layers=(), **figures):
     machine = machine.model_copy(update=figures)
     nothing = np.zeros(0, np.uint8)
-    return Executable(machine, commands, {}, nothing, 1 << 16, (), (), (), layers)
+    return Executable(machine, commands, {}, nothing, 1 << 16, (), (), layers=layers)
 
 
 def spans(timing):

@@ -10,7 +10,6 @@ import onnx.backend.test
 import pytest
 from nacre.dialects.graph import GRAPH, GraphOp
 from nacre.dialects.nacre import NACRE, sources_of
-from nacre.errors import ImportFailed
 from nacre.frontends.onnx import import_onnx
 from xdsl.context import Context
 from xdsl.dialects.builtin import Builtin, NameLoc
@@ -146,8 +145,3 @@ def test_the_text_reads_back(model_folder):
     assert second.getvalue() == text.getvalue()
     assert 'loc("Convolution28")' in text.getvalue()
     assert '#nacre.source<"Convolution28_Output_0" [0, 1, 2, 3]>' in text.getvalue()
-
-
-def test_a_recurrent_layer_is_refused_by_name(model_folder):
-    with pytest.raises(ImportFailed, match=r"(?s)1 node .*node '.+' \(LSTM\): recurrent layers"):
-        import_onnx(model_folder / "silero_vad_v6_fw.onnx", {"input": (4, 576)})

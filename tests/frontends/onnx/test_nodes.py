@@ -81,7 +81,9 @@ def difference(case, found, outputs) -> str:
         with np.errstate(over="ignore"):
             narrow = want.astype(np.float32) if want.dtype == np.float64 else want
         wide = [a.astype(np.float64) for a in (have, narrow)]
-        same = np.isclose(*wide, rtol, case.atol, equal_nan=True)  # type: ignore[call-overload]
+        # A Fourier transform's stored zeros are what the rounding of its largest results leaves.
+        atol = 1e-6 * np.abs(wide[1]).max() if case.name.startswith("test_dft") else case.atol
+        same = np.isclose(*wide, rtol, atol, equal_nan=True)  # type: ignore[call-overload]
         if not same.all():
             return f"{(~same).sum()} of {same.size} elements differ, first {have[~same][0]}"
     return ""
@@ -134,12 +136,11 @@ def test_a_sample_of_the_node_tests(interpret):
 @pytest.mark.slow
 def test_all_node_tests(interpret):
     count = sweep(cases("node"), interpret)
-    assert count["pass"] >= 850 and count["frozen"] >= 350, count
+    assert count["pass"] >= 1090 and count["pass"] + count["frozen"] >= 1410, count
 
 
 REFUSALS = {
-    "test_lstm_defaults": "(LSTM): recurrent layers",
-    "test_gru_defaults": "(GRU): recurrent layers",
+    "test_lstm_with_peepholes": "(LSTM): the lengths of its sequences ('sequence_lens') is computed",
     "test_quantizelinear": "(QuantizeLinear): its scale ('y_scale') is computed",
     "test_dynamicquantizelinear": "(DynamicQuantizeLinear): its scale depends on the data",
     "test_maxpool_3d_default": "(MaxPool): 3-D MaxPool",

@@ -65,7 +65,25 @@ MISTAKES = {
     "if (x) n = 1;": "2:7: error: a condition is a scalar, not of type '__global float *'",
     "x[0] = max(n, x[1]);": "error: 'max' takes arguments of one type, not 'int' and 'float'",
     "return 1;": "2:10: error: 'f' gives void, so 'return' takes no value",
-    "break;": "2:3: error: 'break' stands in no loop",
+    "break;": "2:3: error: 'break' stands in no loop and in no 'switch'",
+    "switch (n) { case 1: continue; }": "2:24: error: 'continue' stands in no loop",
+    "switch (n) { case 1: break; case 2 - 1: break; }": "2:31: error: 'case 1' stands twice in one 'switch'",
+    "switch (n) { default: default: ; }": "2:25: error: 'default' stands twice in one 'switch'",
+    "switch (x[0]) { }": "2:11: error: 'switch' takes an integer, not a value of type 'float'",
+    "switch (n) { case n: ; }": "2:21: error: a label is a constant: integer literals and macros",
+    "switch (n) { case 1 / 0: ; }": "2:21: error: '/' in a label has operands that it does not take, 1 and 0",
+    "switch (n) { n = 1; }": "2:16: error: unexpected 'n'",
+    "switch (n) { case 1: int a = 1; case 2: n = a; }": "error: use of undeclared name 'a'",
+    "case 1: ;": "2:3: error: unexpected 'case'",
+    "int a[2] = {1, 2, 3};": "2:8: error: the array 'a' has 2 elements, but 3 initial values",
+    "int a[] = 3;": "2:13: error: the array 'a' cannot be initialised so: write the initial values in braces",
+    "int a[];": "2:8: error: the array 'a' has neither a size nor initial values",
+    "int a[2] = {x};": "2:15: error: an initial value of type '__global float *' does not become 'int'",
+    "int a = {1};": "2:11: error: 'a' is no array: initial values in braces are for arrays",
+    "int a[3] = {};": "2:15: error: unexpected '}'",
+    "__local int a[2] = {1, 2};": "the array 'a' cannot be initialised so: assign its elements",
+    "int a[5000] = {1};": "an array of 5000 elements is too long for initial values: at most 1024",
+    "__constant int a = 1;": "2:3: error: '__constant' variables stand outside functions, and 'static' ones are not",
     "__global float *p = c;": "error: 'p' is of type '__global float *' and cannot be a '__global const int *'",
     "__global float *p; ": "error: the pointer 'p' has to be initialised",
     "int a[n];": "2:9: error: the size of an array is a constant",
@@ -74,15 +92,48 @@ MISTAKES = {
     "n = 0777q;": "2:7: error: '0777q' is no integer literal",
     # what the subset leaves out, by name
     "goto end;": "2:3: error: 'goto' is not in the subset of OpenCL C",
-    "switch (n) { }": "2:3: error: 'switch' is not in the subset of OpenCL C",
     "double d = 1;": "2:3: error: 'double' is not in the subset of OpenCL C",
     "float3 d = 1;": "2:3: error: 'float3' is no type of the subset",
     "x[0] = 1.0;": "2:10: error: '1.0' is a double, which is not in the subset of OpenCL C: write '1.0f'",
-    "x[0] = sin(x[0]);": "2:10: error: the built-in function 'sin' is not in the subset of OpenCL C",
+    "x[0] = tgamma(x[0]);": "2:10: error: the built-in function 'tgamma' is not in the subset of OpenCL C",
+    "x[0] = exp();": "2:10: error: 'exp' takes 1 argument, but 0 are given",
+    "x[0] = pow(x[0]);": "2:10: error: 'pow' takes 2 arguments, but 1 is given",
+    "x[0] = exp(x);": "2:10: error: a value of type '__global float *' does not become 'float'",
+    "int4 a = 1; x[0] = exp(a).x;": "2:22: error: 'exp' takes floats, not 'int4'",
+    "float2 a = 1; float4 b = 2; x[0] = pow(a, b).x;": "error: a vector of type 'float2' does not become 'float4'",
+    "x[0] = _near(x[0]);": "2:10: error: call of undeclared function '_near'",
+    "x[0] = mul_hi(x[0], 2);": "2:10: error: 'mul_hi' takes integers, not 'float'",
+    "x[0] = mul24((long)n, 2);": "2:10: error: 'mul24' takes int and uint, not 'long'",
+    "x[0] = any(x[0]);": "2:10: error: 'any' takes integers, not 'float'",
     "atomic_add(c, 1);": "2:3: error: the built-in function 'atomic_add' is not in the subset of OpenCL C",
     "int *p = &n;": "2:12: error: the address of a variable is not in the subset of OpenCL C",
-    "#ifdef A": "2:3: error: the directive '#ifdef A' is not in the subset of OpenCL C",
-    "#define SQUARE(a) a * a": "2:11: error: the macro 'SQUARE' with parameters is not in the subset of OpenCL C",
+    "#define SQUARE(a) #a": "2:3: error: the macro 'SQUARE' uses # or ##, which is not in the subset of OpenCL C",
+    "#define F(...) 1": "2:3: error: the macro 'F' takes any number of arguments, which is not in the subset",
+    "#define F(a, a) 1": "2:3: error: the parameters of the macro 'F' are different names",
+    "#define F(a": "2:3: error: #define takes a name, with parameters in parentheses or without",
+    "#define 3 a": "2:3: error: #define takes a name",
+    "#undef": "2:3: error: #undef takes the name of a macro",
+    "#ifdef A": "2:1: error: this condition has no #endif",
+    "#ifdef 1": "2:3: error: #ifdef takes the name of a macro",
+    "#if 1\n#else\n#else\n#endif": "4:1: error: #else behind the #else of the condition in line 2",
+    "#if 1\n#else\n#elif 1\n#endif": "4:1: error: #elif behind the #else of the condition in line 2",
+    "#endif": "2:3: error: #endif without #if",
+    "#else": "2:3: error: #else without #if",
+    "#if": "2:3: error: the condition ends where a number is expected",
+    "#if 1 +": "2:3: error: the condition ends where a number is expected",
+    "#if (1": "2:3: error: ')' is expected in the condition, but the line ends",
+    "#if 1 2": "2:3: error: unexpected '2' in the condition",
+    "#if 1.5f": "2:3: error: '1.5f' is no integer, which a condition is made of",
+    "#if 1 / 0": "2:3: error: the condition divides by zero",
+    "#if float == 1": "2:3: error: 'float' is a type: conditions compare integers, so give each type a number",
+    "#if " + "(" * 300: "2:3: error: the condition is nested too deeply",
+    "#error no  such type": "2:3: error: #error no  such type",
+    "#include <math.h>": "2:3: error: the directive '#include <math.h>' is not in the subset of OpenCL C",
+    "#define F(a) a\nn = F(1, 2);": "3:5: error: the macro 'F' takes 1 argument, but 2 are given",
+    "#define F() 1\nn = F(2);": "3:5: error: the macro 'F' takes no arguments, but 1 is given",
+    "#define F(a) a\nn = F(1;": "3:5: error: the call of the macro 'F' has no ')'",
+    "#define F(a) wrong + a\nn =\n F(\n1);": "4:2: error: use of undeclared name 'wrong'",
+    "#define F(a) 1 + a\nn = F(\n wrong);": "4:2: error: use of undeclared name 'wrong'",
     "#pragma OPENCL FP_CONTRACT ON": "2:3: error: '#pragma OPENCL FP_CONTRACT' is 'OFF' here",
     "x[0] = convert_float_rtz((long)n);": "'convert_float_rtz' of a 64-bit integer is not in the subset",
 }
@@ -109,9 +160,17 @@ WHOLE = {
     "int f(int n) { return; }": "'f' gives 'int', so 'return' takes a value",
     "__kernel void f(int n) { n = 1;": "the text ends before a '}' or ';'",
     "void unused(void) { wrong = 1; } __kernel void f(int n) { }": "use of undeclared name 'wrong'",
-    "__constant float t[2] = {1, 2};": "'t' is a variable outside functions, which is not in the subset",
-    "int t = 2; __kernel void f(int n) { }": "'t' is a variable outside functions, which is not in the subset",
-    "void f() { int t[2] = {1, 2}; }": "initial values in braces are not in the subset of OpenCL C",
+    "int t = 2; __kernel void f(int n) { }": "1:5: error: 't' stands outside functions, where only '__constant'",
+    "__constant int t; __kernel void f(int n) { }": "1:16: error: the __constant variable 't' has no initial value",
+    "__constant int t = 2; __kernel void f(int n) { t = 1; }": "1:48: error: 't' is constant and cannot be assigned",
+    "__constant int t[] = {1}; void f() { t[0] = 1; }": "leads to is constant and cannot be assigned",
+    "__constant int t[] = {1}; void f() { __global int *p = t; }": "cannot be a '__constant int *'",
+    "void f() { int n = t; } __constant int t = 2;": "1:20: error: use of undeclared name 't'",
+    "__constant int t[1025] = {" + "1," * 1025 + "};": "an array takes at most 1024 initial values",
+    "__constant int t[1025] = {1};": "1:16: error: an array of 1025 elements is too long for initial values: at most",
+    "__constant int t[] = {1, get_global_id(0)};": "1:26: error: an initial value of the __constant array",
+    "__constant int a[] = {1}, t[] = {a[0]};": "1:34: error: an initial value of the __constant array 't' is no const",
+    "__constant int2 t[] = {1, 2 / 0};": "1:27: error: an initial value of the __constant array 't' is no constant",
     f"int f(int n) {{ return {'+' .join(['n'] * 5000)}; }}": "expressions or blocks are nested too deeply",
     "__kernel void f(__constant int *x) { x[0] = 1; }": "what '__constant int *' leads to is constant",
 }
@@ -120,6 +179,31 @@ WHOLE = {
 @pytest.mark.parametrize("text", WHOLE, ids=lambda text: text[:60])
 def test_mistakes_in_a_text(text: str) -> None:
     assert WHOLE[text] in message(text).splitlines()[0]
+
+
+def test_macros_do_not_grow_without_end() -> None:
+    doubled = "".join(f"#define A{k} A{k - 1} + A{k - 1}\n" for k in range(1, 60))
+    assert "macros make more than 100000 tokens of this source" in message(f"#define A0 1\n{doubled}int x = A59;")
+    nested = "".join(f"#define F{k}(x) F{k - 1}(x + x)\n" for k in range(1, 60))
+    found = message(f"#define F0(x) x\n{nested}void f(int n) {{\n n = F59(n); }}")
+    assert found.startswith("k.cl:62:10: error: macros make more than 100000 tokens of this source")
+
+
+def test_calls_do_not_grow_without_end() -> None:
+    doubled = "".join(f"int f{k}(int n) {{ return f{k - 1}(n) + f{k - 1}(n); }}\n" for k in range(1, 40))
+    text = f"int f0(int n) {{ return n; }}\n{doubled}__kernel void f(__global int *x) {{ x[0] = f39(1); }}"
+    assert "the functions called here make more than" in message(text)
+
+
+def test_mistakes_in_what_macros_from_outside_say() -> None:
+    with pytest.raises(SourceError, match=r"k.cl:1:21: error: use of undeclared name 'wrong'"):
+        compile_opencl("void f(int n) { n = A; }", "k.cl", {"A": "wrong"})
+
+
+@pytest.mark.parametrize("body", ["(" * 4000, "{" * 4000, "-" * 4000 + "1", "F(" * 4000, "if (n) " * 4000, "[" * 99])
+def test_deep_nesting_is_refused(body: str) -> None:
+    message(f"#define F(x) x\n__kernel void f(int n) {{ n = {body}")
+    message(f"#define F(x) x\n__kernel void f(int n) {{ {body}")
 
 
 def test_nested_decisions_do_not_take_for_ever() -> None:

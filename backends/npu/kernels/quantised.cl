@@ -1,0 +1,166 @@
+// Elementwise operators and row normalisation of quantised integers, equal to TFLite's reference kernels bit for bit.
+//
+// Parameters of quantisation are macros: zero points, and for each rescaling a Q31 multiplier and a power of two.
+// Kernels whose macros are missing are left out, so that any OpenCL compiler takes the file.
+
+#pragma OPENCL FP_CONTRACT OFF
+
+// --- gemmlowp's fixed-point arithmetic ---------------------------------------------------------------------
+
+// a * b / 2^31, ties up; saturated for the one product that does not fit.
+int high_multiply(int a, int b)
+{
+    return (int)min(((long)a * b + (1L << 30)) >> 31, (long)INT_MAX);
+}
+
+// x / 2^exponent, ties away from zero.
+int divide_by_power(int x, int exponent)
+{
+    const long half_unit = (1L << exponent) >> 1;
+    return (int)(((long)x + half_unit + (exponent > 0 ? x >> 31 : 0)) >> exponent);
+}
+
+// x * multiplier * 2^(shift - 31), rounded twice; a left shift wraps around.
+int requantise(int x, int multiplier, int shift)
+{
+    return divide_by_power(high_multiply(x << max(shift, 0), multiplier), max(-shift, 0));
+}
+
+// --- broadcast operands ------------------------------------------------------------------------------------
+
+// Where an operand has this work item's element. The grid: runs of axes 0 and 1; runs 2 (of `inner` steps) and 3.
+size_t place(int inner, int step0, int step1, int step2, int step3)
+{
+    const int outer = get_global_id(2);
+    return get_global_id(0) * step0 + get_global_id(1) * step1 + (size_t)(outer % inner) * step2
+           + (size_t)(outer / inner) * step3;
+}
+
+// This work item's element of the result.
+size_t result_place()
+{
+    return (get_global_id(2) * get_global_size(1) + get_global_id(1)) * get_global_size(0) + get_global_id(0);
+}
+
+#ifdef LOW
+
+// A rescaled value on its zero point, clamped to what the result stores.
+OUT0 stored(long scaled, int zero)
+{
+    return (OUT0)clamp(scaled + zero, (long)LOW, (long)HIGH);
+}
+
+#endif
+#ifdef NEGATIVE_MULTIPLIER
+
+// x where it is not negative, x * slope elsewhere. The slope's sign is applied after rounding.
+OUT0 rectified(int x, int slope)
+{
+    const int positive = requantise(x, POSITIVE_MULTIPLIER, POSITIVE_SHIFT);
+    const int negative = requantise((int)((long)x * slope), NEGATIVE_MULTIPLIER, NEGATIVE_SHIFT);
+    return stored(x >= 0 ? positive : SIGN * negative, RESULT_ZERO);
+}
+
+// One slope, which is part of the multiplier. The grid: elements.
+__kernel void leaky_relu(__global const IN0 *x, __global OUT0 *y)
+{
+    const size_t at = get_global_id(0);
+    y[at] = rectified(x[at] - INPUT_ZERO, 1);
+}
+
+#ifdef IN1
+
+// A slope an element, or fewer, broadcast.
+__kernel void prelu(
+    __global const IN0 *x, __global const IN1 *slope, __global OUT0 *y, int inner, int x0, int x1, int x2, int x3,
+    int slope0, int slope1, int slope2, int slope3)
+{
+    const int factor = slope[place(inner, slope0, slope1, slope2, slope3)] - SLOPE_ZERO;
+    y[result_place()] = rectified(x[place(inner, x0, x1, x2, x3)] - INPUT_ZERO, factor);
+}
+
+#endif
+#endif
+#ifdef LEFT_SHIFT
+
+// (a - b)^2, both brought to a common scale before they meet; the square wraps around.
+__kernel void squared_difference(
+    __global const IN0 *a, __global const IN1 *b, __global OUT0 *y, int inner, int a0, int a1, int a2, int a3, int b0,
+    int b1, int b2, int b3)
+{
+    const int left = (a[place(inner, a0, a1, a2, a3)] - A_ZERO) << LEFT_SHIFT;
+    const int right = (b[place(inner, b0, b1, b2, b3)] - B_ZERO) << LEFT_SHIFT;
+    const uint difference = requantise(left, A_MULTIPLIER, A_SHIFT) - requantise(right, B_MULTIPLIER, B_SHIFT);
+    const int square = (int)(difference * difference);
+    y[result_place()] = stored(requantise(square, MULTIPLIER, SHIFT), RESULT_ZERO);
+}
+
+#endif
+
+// --- rows of length one ------------------------------------------------------------------------------------
+
+// x * 2^bits, saturated.
+int raise(int x, int bits)
+{
+    return (int)clamp((long)x << bits, (long)INT_MIN, (long)INT_MAX);
+}
+
+// How many bits a positive integer has.
+int bit_length(uint x)
+{
+    int bits = 0;
+    for (int step = 16; step > 0; step /= 2) {
+        bits += x >> (bits + step) ? step : 0;
+    }
+    return bits + 1;
+}
+
+// 1 / sqrt(x) of an integer as a Q31 multiplier and a power of two; 0 counts as 1. Five steps of Newton and Raphson
+// in Q3.28, on a mantissa between 1/2 and 2.
+int2 inverse_square_root(long x)
+{
+    int right = 11;
+    long large = max(x, 2L);
+    while (large >= 1L << 29) {
+        large /= 4;
+        right++;
+    }
+    const int pairs = (31 - bit_length(large)) / 2 - 1;
+    right -= pairs;
+    const int halved = (((int)large << (2 * pairs) >> 1) + 1) >> 1;
+    int root = 1 << 28;
+    for (int i = 0; i < 5; i++) {
+        const int cube = raise(high_multiply(high_multiply(root, root), root), 6);
+        root = raise(high_multiply((1 << 28) + (1 << 27), root) - high_multiply(halved, cube), 3);
+    }
+    const int root_of_half = 1518500250;  // in Q31
+    const int multiplier = high_multiply(root, root_of_half) << max(-right, 0);
+    return (int2)(x <= 1 ? INT_MAX : multiplier, x <= 1 ? 0 : -max(right, 0));
+}
+
+#ifdef STEPS
+
+// x / sqrt(sum of x^2) of each row, in steps of 1/128. STEPS and STEP_BITS: those that come before the factor, which
+// TFLite does for uint8, and with its shift. The grid: rows.
+__kernel void l2_normalize(__global const IN0 *x, __global OUT0 *y, int size)
+{
+    const size_t first = get_global_id(0) * size;
+    __global const IN0 *value = x + first;
+    long total = 0;
+    for (int i = 0; i < size; i++) {
+        const int centred = *value - INPUT_ZERO;
+        total += centred * (long)centred;
+        value++;
+    }
+    const int2 factor = inverse_square_root(total);
+    const int multiplier = factor.s0, shift = factor.s1 + STEP_BITS;
+    __global const IN0 *source = x + first;
+    __global OUT0 *result = y + first;
+    for (int i = 0; i < size; i++) {
+        *result = stored(requantise((*source - INPUT_ZERO) * STEPS, multiplier, shift), MIDDLE);
+        source++;
+        result++;
+    }
+}
+
+#endif

@@ -1,0 +1,1 @@
+"""Passes over kernels of the programmable engine."""

@@ -1,0 +1,111 @@
+"""Runs a kernel of the library as a launch would: on the engine, and under PoCL where it is installed."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from nacre.backends.npu.kernels import function_of
+from nacre.dialects.declarative import Parameters
+from nacre.dialects.types import element_of
+from nacre.passes.npu.soft_kernels import Build, Call, soft_kernel
+from nacre.runtime.ppu import launch
+
+Run = Callable[..., list[np.ndarray]]
+
+
+@functools.cache
+def pocl() -> Any:
+    """A PoCL command queue, or None."""
+    try:
+        import pyopencl as cl
+
+        platforms = [p for p in cl.get_platforms() if "Portable Computing Language" in p.name]
+    except Exception:
+        return None
+    if not platforms:
+        return None
+    context = cl.Context(platforms[0].get_devices()[:1])
+    return context, cl.CommandQueue(context)
+
+
+@pytest.fixture(scope="session")
+def needs_pocl() -> None:
+    if pocl() is None:
+        pytest.skip("PoCL is not installed (apt install pocl-opencl-icd; pip install pyopencl)")
+
+
+def _prepared(
+    operation: str, inputs: Sequence[np.ndarray], outputs: Sequence[tuple[tuple[int, ...], Any]],
+    settled: Mapping[str, Any], open_: Mapping[str, Any], acc: np.ndarray | None,
+) -> tuple[Any, Build, list[Any], tuple[int, ...], list[np.ndarray]]:  # fmt: skip
+    kernel = soft_kernel(operation)
+    made = [np.zeros(shape, dtype) for shape, dtype in outputs]
+    build = Build(
+        Parameters(settled), tuple(element_of(x.dtype) for x in inputs), tuple(element_of(y.dtype) for y in made)
+    )
+    call = Call(
+        Parameters({**settled, **open_}), tuple(x.shape for x in inputs), tuple(y.shape for y in made), acc is not None
+    )
+    scalars, grid = kernel.arguments(call)
+    partial = [] if not kernel.partial else [np.zeros(0, made[0].dtype) if acc is None else acc]
+    return kernel, build, [*inputs, *partial, *made, *scalars], grid, made
+
+
+def _bytes(argument: Any) -> Any:
+    if not isinstance(argument, np.ndarray):
+        return argument
+    dense = argument if argument.flags.c_contiguous else np.ascontiguousarray(argument)
+    return dense.view(np.uint8) if dense.dtype == np.bool_ else dense
+
+
+@pytest.fixture(scope="session")
+def on_engine() -> Run:
+    """(operation, inputs, [(shape, dtype)], settled={}, open_={}, acc=None) -> outputs, run by the engine."""
+
+    def run(operation, inputs, outputs, settled={}, open_={}, acc=None):  # noqa: B006
+        _, build, arguments, grid, made = _prepared(operation, inputs, outputs, settled, open_, acc)
+        launch(function_of(operation, build, "kernel"), [_bytes(a) for a in arguments], grid)
+        return made
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def under_pocl(needs_pocl: None) -> Run:
+    """The same source under PoCL."""
+    import pyopencl as cl
+
+    @functools.cache
+    def program(text: str, macros: tuple[tuple[str, str], ...]) -> Any:
+        head = "".join(f"#define {n} {v}\n" for n, v in macros)
+        options = ["-cl-std=CL1.2", "-cl-fp32-correctly-rounded-divide-sqrt"]
+        return cl.Program(pocl()[0], head + text).build(options)
+
+    def run(operation, inputs, outputs, settled={}, open_={}, acc=None):  # noqa: B006
+        kernel, build, arguments, grid, made = _prepared(operation, inputs, outputs, settled, open_, acc)
+        context, queue = pocl()
+        built = program(kernel.text(), tuple(sorted(kernel.macros(build).items())))
+        passed, buffers = [], []
+        for a in arguments:
+            if not isinstance(a, np.ndarray):
+                passed.append(np.int32(a))
+                continue
+            flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
+            dense = _bytes(a)
+            buffers.append(cl.Buffer(context, flags, hostbuf=dense if dense.size else np.zeros(1, dense.dtype)))
+            passed.append(buffers[-1])
+        # On the engine a launch is one group; for PoCL that matters, and costs a compilation, where items meet.
+        meet = "barrier(" in kernel.text() and math.prod(grid) <= 1024
+        cl.Kernel(built, kernel.entry)(queue, grid, grid if meet else None, *passed)
+        for y, buffer in zip(made, buffers[-len(made) :]):
+            if y.size:
+                cl.enqueue_copy(queue, _bytes(y), buffer)
+        queue.finish()
+        return made
+
+    return run
