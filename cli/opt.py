@@ -80,13 +80,16 @@ def read_kernels(file: str, defines: list[str]) -> ModuleOp:
     from ..frontends.opencl import compile_opencl
     from ..passes.ppu import canonical_ppu  # noqa: F401  registers what canonicalize does with kernels
 
+    def read(name: str) -> str:
+        return Path(name).read_text(encoding="utf-8")
+
     try:
-        text = Path(file).read_text(encoding="utf-8")
+        text = read(file)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise NacreError(f"'{file}' cannot be read: {reason}") from None
     macros = {name: value if equals else "1" for name, equals, value in (d.partition("=") for d in defines)}
-    return compile_opencl(text, file, defines=macros)
+    return compile_opencl(text, file, defines=macros, read=read)
 
 
 def read_module(file: str) -> ModuleOp:

@@ -72,7 +72,8 @@ class Emitter:
         if self.pinned is not None:
             return
         line, column = place_of(node)
-        self.location = FileLineColLoc(StringAttr(self.source.name), IntAttr(line), IntAttr(column))  # type: ignore
+        file, line = self.source.place(line)
+        self.location = FileLineColLoc(StringAttr(file), IntAttr(line), IntAttr(column))  # type: ignore
 
     # -- operations
     def emit(self, op: Operation) -> Operation:

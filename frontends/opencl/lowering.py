@@ -15,7 +15,7 @@ from xdsl.transforms.dead_code_elimination import dce
 from ...dialects import ppu
 from ...dialects.ppu import PointerType
 from ...dialects.types import i1, i64
-from .diagnostics import Source
+from .diagnostics import Read, Source
 from .emitter import Value, Variable, children
 from .expressions import ExpressionEmitter
 from .functions import Function, Parameter, collect, reachable
@@ -29,14 +29,20 @@ MAX_OPERATIONS = 65_535
 
 
 def compile_opencl(
-    text: str, name: str = "<kernel>", defines: Mapping[str, str] | None = None, entry: str | None = None
+    text: str,
+    name: str = "<kernel>",
+    defines: Mapping[str, str] | None = None,
+    entry: str | None = None,
+    read: Read | None = None,
 ) -> ModuleOp:
     """A module with one `ppu.func` a kernel of an OpenCL C source; `name` stands in messages and locations.
 
     defines: macros that stand before the first line, as a compiler's `-D` gives them; entry: the one kernel that is
-    wanted, others are not looked at. Raises SourceError at the first mistake, with the place, the line and a caret.
+    wanted, others are not looked at; read: gives the text of a file that the source includes, by its name beside `name`
+    (`dir/b.cl` for "b.cl" in dir/a.cl), and raises OSError where there is none; without it nothing can be included.
+    Raises SourceError at the first mistake, with the place, the line and a caret.
     """
-    source = Source(text, name)
+    source = Source(text, name, read)
     try:
         return compiled(source, defines or {}, entry)
     except RecursionError:

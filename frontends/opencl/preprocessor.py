@@ -6,20 +6,25 @@ Tokens that a macro made stand at the place where it is used; what is passed to 
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from lark import Lark, Token
 from lark.exceptions import UnexpectedCharacters
 
 from .conditions import condition_holds
-from .diagnostics import Source
+from .diagnostics import Source, lines_of
 from .predefined import PREDEFINED
 
 MAX_TOKENS = 100_000
 """Tokens a source may have once its macros are replaced, and tokens that replacing them may handle."""
+MAX_DEPTH = 15
+"""Files that may be open in one another by `#include` (C99, 5.2.4.1);"""
+MAX_INCLUDED = 1000
+"""and files that a source may include, each as often as it does."""
 NAME = r"[A-Za-z_]\w*"
 
 
@@ -65,33 +70,53 @@ class Preprocessor:
         self.source, self.lexer = source, lexer
         self.macros = dict(predefined(lexer))
         self.conditions: list[Condition] = []
-        self.handled = 0
+        """Those of the file that is being read: one that is included is as live as its directive."""
+        self.found: list[Token] = []
+        self.handled = self.depth = self.included = 0
 
     def run(self, defines: Mapping[str, str]) -> list[Token]:
         """All tokens; `defines` are macros that stand before the first line."""
         for name, body in defines.items():
             self.macros[name] = Macro(None, tuple(self.lex(body)))
-        found: list[Token] = []
-        lines = without_comments(self.source).split("\n")
+        self.file(self.source.text, 1)
+        return self.found
+
+    def file(self, text: str, first: int) -> None:
+        """Find the tokens of a file and of those that it includes; its first line has the number `first`."""
+        outer, self.conditions = self.conditions, []
+        lines = lines_of(self.without_comments(text, first))
         waiting: list[str] = []
-        number = 0
-        while number < len(lines):
-            line = lines[number]
-            number += 1
+        at = 0
+        while at < len(lines):
+            line = lines[at]
+            at += 1
             if not line.lstrip().startswith("#"):
                 waiting.append(line if self.live() else "")
                 continue
-            first = number
-            while line.endswith("\\") and number < len(lines):
-                line = line[:-1] + " " + lines[number]
-                number += 1
-            found += self.text(waiting, first)
+            number = first + at - 1
+            while line.endswith("\\") and at < len(lines):
+                line = line[:-1] + " " + lines[at]
+                at += 1
+            self.found += self.text(waiting, number)
             waiting = []
-            self.directive(first, line)
-        found += self.text(waiting, number + 1)
+            before = len(self.source.lines)
+            self.directive(number, line)
+            first += len(self.source.lines) - before
+        self.found += self.text(waiting, first + at)
         if self.conditions:
             self.source.fail(self.conditions[-1].line, 1, "this condition has no #endif")
-        return found
+        self.conditions = outer
+
+    def without_comments(self, text: str, first: int) -> str:
+        """A file's text with blanks for comments, so that places stay."""
+
+        def blank(match: re.Match[str]) -> str:
+            if match[0].startswith("/*") and not (match[0].endswith("*/") and len(match[0]) > 3):
+                line = first + text.count("\n", 0, match.start())
+                self.source.fail(line, match.start() - text.rfind("\n", 0, match.start()), "this comment does not end")
+            return re.sub(r"[^\n]", " ", match[0])
+
+        return re.sub(r"//[^\n]*|/\*.*?(?:\*/|\Z)", blank, text, flags=re.S)
 
     def live(self) -> bool:
         return all(c.taken for c in self.conditions)
@@ -121,6 +146,8 @@ class Preprocessor:
             self.conditional(number, column, word, rest)
         elif not self.live():
             return
+        elif word == "include":
+            self.include(number, column, rest)
         elif word == "define":
             self.define(number, column, line)
         elif word == "undef":
@@ -134,6 +161,35 @@ class Preprocessor:
         else:
             shown = " ".join(f"{word} {rest}".split())[:40]
             self.source.fail(number, column, f"the directive '#{shown}' is not in the subset of OpenCL C")
+
+    def include(self, number: int, column: int, rest: str) -> None:
+        """Go through a file that lies beside this one, as often as it is included."""
+
+        def fail(reason: str) -> NoReturn:
+            self.source.fail(number, column, reason)
+
+        quoted = re.fullmatch(r'"([^"]+)"', rest)
+        if quoted is None:
+            shown = f"#include {rest[:40]}".strip()
+            fail(f"'{shown}' names no file in quotes: what can be included lies beside the source")
+        if self.source.read is None:
+            fail(f"'{quoted[1]}' cannot be included: compile_opencl was given no function `read` that reads files")
+        path = os.path.normpath(os.path.join(os.path.dirname(self.source.place(number).file), quoted[1]))
+        self.included += 1
+        if self.depth == MAX_DEPTH:
+            fail(f"'{path}' is included {MAX_DEPTH + 1} files deep: is it one that includes itself?")
+        if self.included > MAX_INCLUDED:
+            fail(f"this source includes more than {MAX_INCLUDED} files")
+        try:
+            text = self.source.read(path)
+        except OSError as error:
+            fail(f"'{path}' cannot be included: {error.strerror or 'there is no such file'}")
+        except ValueError:  # no UTF-8, or a name with a zero
+            fail(f"'{path}' cannot be included: it is no text")
+        self.source.insert(number + 1, text, path)
+        self.depth += 1
+        self.file(text, number + 1)
+        self.depth -= 1
 
     def macro_name(self, number: int, column: int, word: str, rest: str) -> str:
         if not re.fullmatch(NAME, rest):
@@ -159,7 +215,8 @@ class Preprocessor:
             self.conditions.pop()
             return
         if last.otherwise:
-            self.source.fail(number, column, f"#{word} behind the #else of the condition in line {last.line}")
+            line = self.source.place(last.line).line
+            self.source.fail(number, column, f"#{word} behind the #else of the condition in line {line}")
         last.taken = last.open and (word == "else" or self.holds(number, column, rest))
         last.open = last.open and not last.taken
         last.otherwise = word == "else"
@@ -266,15 +323,3 @@ class Preprocessor:
 def placed(body: Iterable[Token], at: Token) -> Iterator[Token]:
     """A macro's tokens at the place of its use."""
     return (Token.new_borrow_pos(t.type, str(t), at) for t in body)
-
-
-def without_comments(source: Source) -> str:
-    """The text with blanks for comments, so that places stay."""
-
-    def blank(match: re.Match[str]) -> str:
-        if match[0].startswith("/*") and not (match[0].endswith("*/") and len(match[0]) > 3):
-            line = source.text.count("\n", 0, match.start()) + 1
-            source.fail(line, match.start() - source.text.rfind("\n", 0, match.start()), "this comment does not end")
-        return re.sub(r"[^\n]", " ", match[0])
-
-    return re.sub(r"//[^\n]*|/\*.*?(?:\*/|\Z)", blank, source.text, flags=re.S)

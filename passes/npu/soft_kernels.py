@@ -84,7 +84,11 @@ class SoftKernel:
 
     def text(self) -> str:
         """The source."""
-        return resources.files(self.package).joinpath(self.source).read_text(encoding="utf-8")
+        return self.file(self.source)
+
+    def file(self, name: str) -> str:
+        """A file of the package: the source, or one that it includes. Raises OSError where there is none."""
+        return resources.files(self.package).joinpath(name).read_text(encoding="utf-8")
 
     def macros(self, build: Build) -> dict[str, str]:
         """The macros of one compilation as C text: the types, then the kernel's own."""

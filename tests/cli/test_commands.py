@@ -188,6 +188,20 @@ def test_opt_reads_kernels(nacre, tmp_path):
     assert "!ppu.ptr<f32, global>" in nacre("opt", source, "-D", "T=float").out
 
 
+def test_opt_reads_what_kernels_include(nacre, tmp_path):
+    folder = tmp_path / "kernels"
+    folder.mkdir()
+    (folder / "three.cl").write_text("int three(void) { return 3; }\n")
+    source = folder / "k.cl"
+    source.write_text('#include "three.cl"\n__kernel void f(__global int *x) { x[0] = three(); }\n')
+    assert "ppu.constant 3" in nacre("opt", source).out
+    (folder / "three.cl").write_text("int three(void) { return 3 }\n")
+    assert f"{folder / 'three.cl'}:1:27: error: expected ';'" in nacre("opt", source).err
+    (folder / "three.cl").unlink()
+    missing = f"{source}:1:1: error: '{folder / 'three.cl'}' cannot be included: No such file or directory"
+    assert missing in nacre("opt", source).err
+
+
 def test_opt_instruments_go_to_stderr(nacre, files):
     nacre("compile", *compile_options(files), "--stop-after", "graph")
     plain = nacre("opt", "model.graph.mlir", "-p", "canonicalize,cse")

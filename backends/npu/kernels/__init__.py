@@ -65,7 +65,7 @@ def check_numbers(operation: str, function: ppu.FuncOp, count: int) -> None:
 @functools.cache
 def _compiled(soft: SoftKernel, macros: tuple[tuple[str, str], ...]) -> Operation:
     """The function of an entry, compiled once a process for equal macros."""
-    module = compile_opencl(soft.text(), soft.source, defines=dict(macros), entry=soft.entry)
+    module = compile_opencl(soft.text(), soft.source, defines=dict(macros), entry=soft.entry, read=soft.file)
     optimise(module)
     found = next(iter(module.ops))
     found.detach()

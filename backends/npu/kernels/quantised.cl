@@ -5,26 +5,7 @@
 
 #pragma OPENCL FP_CONTRACT OFF
 
-// --- gemmlowp's fixed-point arithmetic ---------------------------------------------------------------------
-
-// a * b / 2^31, ties up; saturated for the one product that does not fit.
-int high_multiply(int a, int b)
-{
-    return (int)min(((long)a * b + (1L << 30)) >> 31, (long)INT_MAX);
-}
-
-// x / 2^exponent, ties away from zero.
-int divide_by_power(int x, int exponent)
-{
-    const long half_unit = (1L << exponent) >> 1;
-    return (int)(((long)x + half_unit + (exponent > 0 ? x >> 31 : 0)) >> exponent);
-}
-
-// x * multiplier * 2^(shift - 31), rounded twice; a left shift wraps around.
-int requantise(int x, int multiplier, int shift)
-{
-    return divide_by_power(high_multiply(x << max(shift, 0), multiplier), max(-shift, 0));
-}
+#include "fixed_point.cl"
 
 // --- broadcast operands ------------------------------------------------------------------------------------
 
@@ -98,22 +79,6 @@ __kernel void squared_difference(
 #endif
 
 // --- rows of length one ------------------------------------------------------------------------------------
-
-// x * 2^bits, saturated.
-int raise(int x, int bits)
-{
-    return (int)clamp((long)x << bits, (long)INT_MIN, (long)INT_MAX);
-}
-
-// How many bits a positive integer has.
-int bit_length(uint x)
-{
-    int bits = 0;
-    for (int step = 16; step > 0; step /= 2) {
-        bits += x >> (bits + step) ? step : 0;
-    }
-    return bits + 1;
-}
 
 // 1 / sqrt(x) of an integer as a Q31 multiplier and a power of two; 0 counts as 1. Five steps of Newton and Raphson
 // in Q3.28, on a mantissa between 1/2 and 2.

@@ -7,41 +7,12 @@
 
 #pragma OPENCL FP_CONTRACT OFF
 
+#include "fixed_point.cl"
+
 // How differences become arguments: what every function on the way to an exponential is told and tells on. `smallest` is
 // the least difference that 8 bits tell from 0.
 #define SCALE int multiplier, int shift, int smallest
 #define SAME_SCALE multiplier, shift, smallest
-
-// --- gemmlowp's fixed-point arithmetic ---------------------------------------------------------------------
-
-// a * b / 2^31, ties up; saturated for the one product that does not fit.
-int high_multiply(int a, int b)
-{
-    return (int)min(((long)a * b + (1L << 30)) >> 31, (long)INT_MAX);
-}
-
-// x / 2^exponent, ties away from zero.
-int divide_by_power(int x, int exponent)
-{
-    const long half_unit = (1L << exponent) >> 1;
-    return (int)(((long)x + half_unit + (exponent > 0 ? x >> 31 : 0)) >> exponent);
-}
-
-// x * 2^bits, saturated.
-int raise(int x, int bits)
-{
-    return (int)clamp((long)x << bits, (long)INT_MIN, (long)INT_MAX);
-}
-
-// How many bits a positive integer has.
-int bit_length(uint x)
-{
-    int bits = 0;
-    for (int step = 16; step > 0; step /= 2) {
-        bits += x >> (bits + step) ? step : 0;
-    }
-    return bits + 1;
-}
 
 #ifdef FIXED_POINT
 
@@ -147,7 +118,7 @@ int interpolated(int x, __constant const short *table)
 // e^difference in Q0.15. The table's range is [-10, 0].
 int exponential(int difference, __constant const short *table, int elements, SCALE)
 {
-    const int scaled = divide_by_power(high_multiply(difference << max(shift, 0), multiplier), max(-shift, 0));
+    const int scaled = requantise(difference, multiplier, shift);
     return interpolated((int)clamp((long)scaled + SHRT_MAX, (long)SHRT_MIN, (long)SHRT_MAX), table);
 }
 

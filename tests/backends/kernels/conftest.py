@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -81,15 +82,16 @@ def under_pocl(needs_pocl: None) -> Run:
     import pyopencl as cl
 
     @functools.cache
-    def program(text: str, macros: tuple[tuple[str, str], ...]) -> Any:
+    def program(text: str, folder: str, macros: tuple[tuple[str, str], ...]) -> Any:
         head = "".join(f"#define {n} {v}\n" for n, v in macros)
-        options = ["-cl-std=CL1.2", "-cl-fp32-correctly-rounded-divide-sqrt"]
+        options = ["-cl-std=CL1.2", "-cl-fp32-correctly-rounded-divide-sqrt", f"-I{folder}"]
         return cl.Program(pocl()[0], head + text).build(options)
 
     def run(operation, inputs, outputs, settled={}, open_={}, acc=None):  # noqa: B006
         kernel, build, arguments, grid, made = _prepared(operation, inputs, outputs, settled, open_, acc)
         context, queue = pocl()
-        built = program(kernel.text(), tuple(sorted(kernel.macros(build).items())))
+        folder = str(resources.files(kernel.package))
+        built = program(kernel.text(), folder, tuple(sorted(kernel.macros(build).items())))
         passed, buffers = [], []
         for a in arguments:
             if not isinstance(a, np.ndarray):

@@ -128,7 +128,7 @@ MISTAKES = {
     "#if float == 1": "2:3: error: 'float' is a type: conditions compare integers, so give each type a number",
     "#if " + "(" * 300: "2:3: error: the condition is nested too deeply",
     "#error no  such type": "2:3: error: #error no  such type",
-    "#include <math.h>": "2:3: error: the directive '#include <math.h>' is not in the subset of OpenCL C",
+    "#include <math.h>": "2:3: error: '#include <math.h>' names no file in quotes: what can be included lies beside",
     "#define F(a) a\nn = F(1, 2);": "3:5: error: the macro 'F' takes 1 argument, but 2 are given",
     "#define F() 1\nn = F(2);": "3:5: error: the macro 'F' takes no arguments, but 1 is given",
     "#define F(a) a\nn = F(1;": "3:5: error: the call of the macro 'F' has no ')'",
