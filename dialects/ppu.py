@@ -33,6 +33,7 @@ from xdsl.irdl import (
     irdl_attr_definition,
     irdl_op_definition,
     operand_def,
+    opt_prop_def,
     prop_def,
     region_def,
     result_def,
@@ -881,31 +882,37 @@ class ReturnOp(DeclarativeOp):
 class FuncOp(IRDLOperation):
     """A kernel: `ppu.func @scale("x" %x : !ppu.ptr<f32, global>, "n" %n : i32) { … ppu.return }`.
 
-    The words are the arguments' names in the source.
+    The words are the arguments' names in the source. `group(16, 1, 1)` behind them is the work group that the kernel
+    is written for, along dimensions 0, 1 and 2.
     """
 
     name = "ppu.func"
     sym_name = prop_def(SymbolNameConstraint())
     function_type = prop_def(FunctionType)
     arg_names = prop_def(ArrayAttr[StringAttr])
+    group = opt_prop_def(DenseArrayBase)
     body = region_def("single_block")
     traits = traits_def(IsolatedFromAbove(), SymbolOpInterface())
 
     @staticmethod
-    def of(symbol: str, names: Sequence[str], body: Region) -> FuncOp:
+    def of(symbol: str, names: Sequence[str], body: Region, group: Sequence[int] | None = None) -> FuncOp:
         """A function around a block, whose arguments become its own."""
-        return FuncOp.create(
-            properties={
-                "sym_name": StringAttr(symbol),
-                "function_type": FunctionType.from_lists([a.type for a in body.block.args], []),
-                "arg_names": ArrayAttr([StringAttr(n) for n in names]),
-            },
-            regions=[body],
-        )
+        properties: dict[str, Attribute] = {
+            "sym_name": StringAttr(symbol),
+            "function_type": FunctionType.from_lists([a.type for a in body.block.args], []),
+            "arg_names": ArrayAttr([StringAttr(n) for n in names]),
+        }
+        if group is not None:
+            properties["group"] = DenseArrayBase.from_list(i64, list(group))
+        return FuncOp.create(properties=properties, regions=[body])
 
     def names(self) -> list[str]:
         """The arguments' names."""
         return [n.data for n in self.arg_names]
+
+    def group_size(self) -> tuple[int, ...] | None:
+        """The work group that the kernel is written for."""
+        return None if self.group is None else tuple(map(int, self.group.get_values()))
 
     def verify_(self) -> None:
         types = list(self.function_type.inputs)
@@ -917,6 +924,8 @@ class FuncOp(IRDLOperation):
                 raise VerifyException(f"ppu.func @{self.sym_name.data}: no argument is of type {type_}")
             if isinstance(type_, PointerType) and type_.data.space is Space.PRIVATE:
                 raise VerifyException(f"ppu.func @{self.sym_name.data}: no argument leads into private memory")
+        if (group := self.group_size()) is not None and (len(group) != 3 or min(group) < 1):
+            raise VerifyException(f"ppu.func @{self.sym_name.data}: a work group has three sizes, not {list(group)}")
         if not isinstance(self.body.block.last_op, ReturnOp):
             raise VerifyException(f"ppu.func @{self.sym_name.data} ends with ppu.return")
 
@@ -932,6 +941,8 @@ class FuncOp(IRDLOperation):
             printer.print_string(" : ")
             printer.print_attribute(argument.type)
         printer.print_string(")")
+        if (group := self.group_size()) is not None:
+            printer.print_string(f" group({', '.join(map(str, group))})")
         printer.print_op_attributes(self.attributes, print_keyword=True)
         printer.print_string(" ")
         printer.print_region(self.body, print_entry_block_args=False)
@@ -944,8 +955,11 @@ class FuncOp(IRDLOperation):
             return parser.parse_str_literal(), parser.parse_argument()
 
         pairs = parser.parse_comma_separated_list(parser.Delimiter.PAREN, argument)
+        group = None
+        if parser.parse_optional_keyword("group"):
+            group = parser.parse_comma_separated_list(parser.Delimiter.PAREN, parser.parse_integer)
         attributes = parser.parse_optional_attr_dict_with_keyword()
-        op = cls.of(symbol, [n for n, _ in pairs], parser.parse_region([a for _, a in pairs]))
+        op = cls.of(symbol, [n for n, _ in pairs], parser.parse_region([a for _, a in pairs]), group)
         op.attributes |= attributes.data if attributes else {}
         return op
 

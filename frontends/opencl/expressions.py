@@ -376,6 +376,8 @@ class ExpressionEmitter(ArithmeticEmitter):
     # -- types
     def declared_type(self, specs: Tree, pointer: Tree) -> tuple[CType, set[str]]:
         """The type that words and stars say, and the qualifiers."""
+        for attributes in (t for t in children(specs) if isinstance(t, Tree)):
+            self.fail(attributes, "an attribute stands before the name of a kernel only")
         words = [str(t) for t in children(specs) if t.type == "TYPE"]
         qualifiers = {str(t).strip("_") for t in children(specs) if t.type == "QUALIFIER"}
         base = base_type(words)

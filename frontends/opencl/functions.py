@@ -32,6 +32,8 @@ class Function:
     body: Tree | None
     is_kernel: bool
     declared: tuple[int, int]
+    group: Tree | None = None
+    """The three sizes of reqd_work_group_size."""
 
 
 def reachable(functions: dict[str, Function], start: Function) -> set[str]:
@@ -73,12 +75,14 @@ def collect(reader: ExpressionEmitter, tree: Tree) -> dict[str, Function]:
 def read_function(reader: ExpressionEmitter, node: Tree) -> Function:
     """What a function's head says."""
     specs, pointer, name, parameters, *body = children(node)
-    result, qualifiers = reader.declared_type(specs, pointer)
+    bare: list = [t for t in children(specs) if isinstance(t, Token)]
+    result, qualifiers = reader.declared_type(Tree(specs.data, bare, specs.meta), pointer)
     if isinstance(result, PointerTo):
         reader.fail(specs, "a function that gives a pointer is not in the subset of OpenCL C")
     kernel = "kernel" in qualifiers
     if kernel and result is not VOID:
         reader.fail(specs, f"the kernel '{name}' gives void, not '{result}'")
+    group = required_group(reader, specs, kernel)
     read = []
     for parameter in parameters.children:
         head, stars, label = children(parameter)
@@ -94,7 +98,22 @@ def read_function(reader: ExpressionEmitter, node: Tree) -> Function:
     for index, parameter in enumerate(read):
         if parameter.name in names[:index]:
             reader.fail(parameter.name, f"'{name}' has two parameters '{parameter.name}'")
-    return Function(name, result, read, body[0] if body else None, kernel, (name.line or 1, name.column or 1))
+    return Function(name, result, read, body[0] if body else None, kernel, (name.line or 1, name.column or 1), group)
+
+
+def required_group(reader: ExpressionEmitter, specs: Tree, kernel: bool) -> Tree | None:
+    """The arguments of reqd_work_group_size in a function's head. Raises SourceError for another attribute."""
+    found = None
+    for attribute in (a for t in children(specs) if isinstance(t, Tree) for a in children(t)):
+        name, arguments = attribute.children
+        if str(name).strip("_") != "reqd_work_group_size":
+            reader.fail(name, f"the attribute '{name}' is not in the subset of OpenCL C; reqd_work_group_size is")
+        if not kernel or found is not None:
+            reader.fail(name, "'reqd_work_group_size' stands once, before the name of a kernel")
+        if arguments is None or len(arguments.children) != 3:
+            reader.fail(name, "'reqd_work_group_size' takes three sizes")
+        found = arguments
+    return found
 
 
 def fits_kernel(type_: CType) -> bool:

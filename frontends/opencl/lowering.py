@@ -82,11 +82,21 @@ class FunctionEmitter(StatementEmitter):
     # -- functions
     def kernel(self, function: Function) -> ppu.FuncOp:
         """The ppu function of a kernel."""
+        group, names = self.group(function), [str(p.name) for p in function.parameters]
         self.call_body(function, self.parameter_values(function))
         self.emit(ppu.ReturnOp.make())
-        op = ppu.FuncOp.of(str(function.name), [str(p.name) for p in function.parameters], Region(self.block))
+        op = ppu.FuncOp.of(str(function.name), names, Region(self.block), group)
         op.location = self.location
         return op
+
+    def group(self, function: Function) -> tuple[int, ...] | None:
+        """The work group that a kernel asks for."""
+        if function.group is None:
+            return None
+        sizes = tuple(self.constant(n, "the size of a work group") for n in children(function.group))
+        if min(sizes) < 1 or max(sizes) >= 1 << 31:
+            self.fail(function.group, f"a work group of {list(sizes)} work items")
+        return sizes
 
     def check(self, function: Function) -> None:
         """Emit a helper function to nowhere, so that mistakes in one that nobody calls are found."""

@@ -6,6 +6,7 @@ value has a register of its own. Control flow is structured:
 
     if c … move r, a   else … move r, b   end             the moves give the results
     move k, start   loop … move k, next   end again       k is the argument in the body and the result after it
+    group x, y, z                                         first of all: the work group the kernel is written for
 
 The moves before a loop, an `else` or an `end` happen together: none sees what another of them wrote.
 Opcodes, operands and immediates follow from the classes of the dialect; attributes that are no parameters are left out.
@@ -53,6 +54,7 @@ class Control(IntEnum):
     MOVE = 0xF0
     ELSE = 0xF1
     END = 0xF2
+    GROUP = 0xF3
 
 
 TYPES: tuple[Attribute, ...] = (
@@ -113,6 +115,8 @@ class Encoder:
         for argument in op.body.block.args:
             self.registers[argument] = self.new()
         self.locate(op, FUNCTION)
+        if (group := op.group_size()) is not None:
+            self.word(Control.GROUP, immediates=group)
         self.block(op.body.block)
         self.word(OPCODE[ppu.ReturnOp], at=op.body.block.last_op)
         texts = b"".join(struct.pack("<I", len(t)) + t for t in map(str.encode, self.strings))

@@ -79,7 +79,7 @@ def cost(
 
     Kept by kernel, numbers, grid and lanes. Raises InputError for arguments that do not fit, Fault for an endless loop.
     """
-    grid = Grid.of(global_size, local_size)
+    grid = kernel.grid(global_size, local_size)
     pointers = [isinstance(t, ppu.PointerType) for t in kernel.types]
     kernel.check_count(arguments)
     values: list[Any] = [UNKNOWN if p else kernel.argument(k, arguments[k], grid) for k, p in enumerate(pointers)]

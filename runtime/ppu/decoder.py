@@ -77,6 +77,7 @@ class Decoder:
     registers: dict[int, SSAValue] = field(default_factory=dict)
     moves: list[tuple[int, SSAValue]] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)
+    group: Sequence[int] | None = None
 
     def unpack(self, packing: struct.Struct) -> tuple:
         values = packing.unpack_from(self.code, self.at)
@@ -104,7 +105,8 @@ class Decoder:
             self.instruction(number, number == words - 1)
         if self.frames or self.at + lines * LINE.size != len(self.code):
             raise ValueError("the code does not end where its head says")
-        function = ppu.FuncOp.of(self.strings[name], [self.strings[n] for _, n in declared], Region(block))
+        names = [self.strings[n] for _, n in declared]
+        function = ppu.FuncOp.of(self.strings[name], names, Region(block), self.group)
         if FUNCTION in self.lines:
             function.location = self.lines[FUNCTION]
         function.verify()
@@ -130,6 +132,11 @@ class Decoder:
             if value.type != type_:
                 raise ValueError(f"a move of {value.type} says it is one of {type_}")
             self.moves.append((result, value))
+            return
+        if opcode == Control.GROUP:
+            if number:
+                raise ValueError("the work group is not the first instruction")
+            self.group = immediates
             return
         if opcode in (Control.ELSE, Control.END):
             self.end(opcode, operands[0], at)

@@ -89,6 +89,22 @@ class Kernel:
     arrays: tuple[Array, ...]
     tables: tuple[Table, ...]
     body: Body
+    group: tuple[int, ...] | None = None
+    """The work group that the kernel is written for, along three dimensions."""
+
+    def grid(self, global_size: Sequence[int] | int, local_size: Sequence[int] | int | None = None) -> Grid:
+        """The grid of a launch. Raises InputError for sizes that are none, or other groups than the kernel's."""
+        if self.group is None:
+            return Grid.of(global_size, local_size)
+        dimensions = 1 if isinstance(global_size, int) else len(global_size)
+        found = None if local_size is None else (local_size,) if isinstance(local_size, int) else tuple(local_size)
+        if max(self.group[dimensions:], default=1) > 1 or found not in (None, self.group[:dimensions]):
+            given = f"a grid of {dimensions} dimensions" if found is None else list(found)
+            raise InputError(f"the kernel '{self.name}' is written for groups of {list(self.group)}, not {given}")
+        try:
+            return Grid.of(global_size, self.group[:dimensions])
+        except InputError as error:
+            raise InputError(f"the kernel '{self.name}': {error}") from None
 
     def launch(
         self,
@@ -99,7 +115,7 @@ class Kernel:
         sanitize: bool = False,
     ) -> None:
         """Run on a grid; see the function `launch`."""
-        grid = Grid.of(global_size, local_size)
+        grid = self.grid(global_size, local_size)
         run = Run(self.name, grid, max_steps)
         registers = self.start(grid)
         registers[RUN] = run

@@ -40,6 +40,7 @@ def prepare(function: ppu.FuncOp) -> Kernel:
         tuple(build.arrays),
         tuple(build.tables),
         body,
+        function.group_size(),
     )
 
 
@@ -54,7 +55,8 @@ def launch(
     """Run a kernel on a grid of up to three dimensions; it writes into the arrays.
 
     arguments: an array for a pointer to global or constant memory (of the element's width, either sign), the number
-    of elements for a pointer to local memory, a number for a scalar. Without local_size the grid is one group.
+    of elements for a pointer to local memory, a number for a scalar. Without local_size the groups are those that the
+    kernel is written for (reqd_work_group_size), else the grid is one group.
     sanitize: races and reads of memory that nothing was written to are Faults too.
     Raises InputError where they do not fit the kernel, Fault where the kernel does what it must not.
     """

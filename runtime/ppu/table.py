@@ -18,6 +18,7 @@ CONTROL = {
     Control.MOVE: "a value into the register of a result or of what a loop carries",
     Control.ELSE: "ends the first region of a `ppu.if`",
     Control.END: "ends a region; of a loop, operand a says whether it goes on",
+    Control.GROUP: "the first instruction, if the kernel is written for a work group of one size",
 }
 
 IMMEDIATES: dict[type[Operation], str] = {ppu.ConstantOp: "value", ppu.TableOp: "label, length in bytes, bytes"}
@@ -36,8 +37,9 @@ def opcodes() -> Iterator[str]:
         says = (inspect.getdoc(cls) or "").split("\n")[0].replace("|", "\\|")
         yield f"| `{opcode:#04x}` | `{cls.name}` | {operands} | {names} | {says} |"
     for control, says in CONTROL.items():
-        operands = 0 if control is Control.ELSE else 1
-        yield f"| `{control:#04x}` | {control.name.lower()} | {operands} | | {says} |"
+        operands = 0 if control in (Control.ELSE, Control.GROUP) else 1
+        sizes = "size 0, 1, 2" if control is Control.GROUP else ""
+        yield f"| `{control:#04x}` | {control.name.lower()} | {operands} | {sizes} | {says} |"
 
 
 def types() -> str:

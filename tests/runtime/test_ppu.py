@@ -8,10 +8,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nacre.dialects.text import parse_module
-from nacre.errors import Fault, InputError
+from nacre.dialects.text import parse_module, print_module
+from nacre.errors import Fault, FileFormatError, InputError
 from nacre.frontends.opencl import compile_opencl
-from nacre.runtime.ppu import Grid, float_to_integer, fused_multiply_add, integer_to_float, kernel_named, launch
+from nacre.runtime.ppu import (
+    Grid,
+    cost,
+    decode,
+    encode,
+    float_to_integer,
+    fused_multiply_add,
+    integer_to_float,
+    kernel_named,
+    launch,
+    prepare,
+)
+from nacre.runtime.ppu.code import Control
 
 
 def run(source: str, arguments, items=8, local=None, **options) -> None:
@@ -215,3 +227,62 @@ def test_integers_become_floats(x: int, rounding: str):
     upwards = rounding == "rtp" or (rounding == "rtz" and x < 0)
     step = np.nextafter(found, np.float32(-np.inf if upwards else np.inf))
     assert (float(step) < x <= float(found)) if upwards else (float(found) <= x < float(step))
+
+
+# --- work groups of one size -----------------------------------------------------------------------------
+GROUPED = """
+#define HALF 4
+__kernel __attribute__((reqd_work_group_size(2 * HALF, 1, 1))) void reverse(__global const int *x, __global int *y) {
+  __local int t[8];
+  int l = get_local_id(0);
+  t[l] = x[get_global_id(0)];
+  barrier(CLK_LOCAL_MEM_FENCE);
+  y[get_global_id(0)] = t[7 - l];
+}
+"""
+
+
+def test_a_kernel_runs_in_the_groups_that_it_is_written_for():
+    function = kernel_named(compile_opencl(GROUPED, "k.cl"), "reverse")
+    x, y = np.arange(24, dtype=np.int32), np.zeros(24, np.int32)
+    text = print_module(compile_opencl(GROUPED))
+    assert "group(8, 1, 1)" in text
+    for made in (function, decode(encode(function)), kernel_named(parse_module(text), "reverse")):
+        assert made.group_size() == (8, 1, 1)
+        y[:] = 0
+        launch(made, [x, y], 24, sanitize=True)
+        assert (y.reshape(3, 8) == x.reshape(3, 8)[:, ::-1]).all()
+        launch(made, [x, y], (24, 1), (8, 1))
+    kernel = prepare(function)
+    assert cost(kernel, [None, None], 24, lanes=4) == cost(kernel, [None, None], 24, lanes=4, local_size=8)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "reason"),
+    [
+        ((24, 4), r"the kernel 'reverse' is written for groups of \[8, 1, 1\], not \[4\]"),
+        ((20, None), r"the kernel 'reverse': the grid \[20\] is no multiple of its groups \[8\]"),
+    ],
+)
+def test_a_kernel_runs_in_no_other_groups(sizes, reason):
+    function = kernel_named(compile_opencl(GROUPED, "k.cl"), "reverse")
+    with pytest.raises(InputError, match=reason):
+        launch(function, [np.zeros(24, np.int32), np.zeros(24, np.int32)], *sizes)
+    with pytest.raises(InputError, match=reason):
+        cost(prepare(function), [None, None], sizes[0], 4, sizes[1])
+
+
+def test_a_group_of_two_dimensions_needs_a_grid_of_two():
+    text = GROUPED.replace("2 * HALF, 1, 1", "HALF, 2, 1")
+    function = kernel_named(compile_opencl(text, "k.cl"), "reverse")
+    with pytest.raises(InputError, match="not a grid of 1 dimensions"):
+        launch(function, [np.zeros(8, np.int32), np.zeros(8, np.int32)], 8)
+
+
+def test_code_in_which_the_group_is_not_the_first_instruction_is_refused():
+    code = bytearray(encode(kernel_named(compile_opencl(GROUPED, "k.cl"), "reverse"), lines=False))
+    words = code.index(bytes([Control.GROUP, 0, 0xFF, 0xFF]))
+    group, after = code[words : words + 36], code[words + 36 :]
+    size = 12 + 8 * int.from_bytes(after[10:12], "little")
+    with pytest.raises(FileFormatError, match="the work group is not the first instruction"):
+        decode(bytes(code[:words] + after[:size] + group + after[size:]))

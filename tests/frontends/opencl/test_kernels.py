@@ -188,6 +188,19 @@ CASES: dict[str, Case] = {
         lambda: np.array([tree_sum(X[g * 16 : g * 16 + 16]) for g in range(4)], np.float32),
         16,
     ),
+    "groups of the size that the kernel asks for": Case(
+        """__kernel __attribute__((reqd_work_group_size(16, 1, 1)))
+        void f(__global const int *x, __global int *out) {
+          __local int part[16];
+          int l = get_local_id(0);
+          part[l] = x[get_global_id(0)];
+          barrier(CLK_LOCAL_MEM_FENCE);
+          out[get_global_id(0)] = part[15 - l] * (int)get_local_size(0);
+        }""",
+        [J, np.zeros(N, np.int32)],
+        lambda: J.reshape(-1, 16)[:, ::-1].reshape(-1) * 16,
+        16,
+    ),
     "private arrays and pointers": Case(
         """void fill(int *a, int n, int start) { for (int k = 0; k < n; k++) a[k] = start + k * k; }
         __kernel void f(__global const int *x, __global int *out) {
