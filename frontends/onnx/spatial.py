@@ -19,116 +19,31 @@ from ...dialects.types import shape_of
 from .node import Node
 from .registry import Unsupported, Value, importer, refuse
 from .sampling import pooled_places
-
-
-# --- layout ----------------------------------------------------------------------------------------------
-def spatial_rank(node: Node, rank: int) -> int:
-    """Number of spatial axes of `[N, C, …]`. Raises Unsupported for other than one or two."""
-    if rank not in (3, 4):
-        kind = f"{rank - 2}-D" if rank > 2 else f"rank-{rank}"
-        raise Unsupported(
-            f"{kind} {node.proto.op_type} is not supported, only 1-D and 2-D ([N, C, W] and [N, C, H, W])"
-        )
-    return rank - 2
-
-
-def last(rank: int) -> tuple[int, ...]:
-    """The permutation from channels-first to channels-last."""
-    return (0, *range(2, rank), 1)
-
-
-def first(rank: int) -> tuple[int, ...]:
-    """The permutation from channels-last to channels-first."""
-    return (0, rank - 1, *range(1, rank - 1))
-
-
-def channels_last(
-    node: Node, op: type[DeclarativeOp], ifm: SSAValue, *others: SSAValue | None, **parameters: Any
-) -> SSAValue:
-    """The spatial op on a channels-first tensor: transpose, op, transpose back."""
-    rank = len(shape_of(ifm))
-    moved = node.emit(graph.TransposeOp, ifm, permutation=last(rank))
-    result = node.emit(op, moved, *others, **parameters)
-    return node.emit(graph.TransposeOp, result, permutation=first(rank))
-
-
-# --- windows ---------------------------------------------------------------------------------------------
-class Window(NamedTuple):
-    """A sliding window; pads: all beginnings, then all ends."""
-
-    kernel: tuple[int, ...]
-    strides: tuple[int, ...]
-    pads: tuple[int, ...]
-    dilations: tuple[int, ...]
-
-    def reach(self, axis: int) -> int:
-        """Number of input positions that a dilated window spans."""
-        return self.dilations[axis] * (self.kernel[axis] - 1) + 1
-
-
-def window_of(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> Window:
-    """The node's window with `auto_pad` resolved."""
-    rank = len(sizes)
-    strides = tuple(node.attribute("strides", [1] * rank))
-    dilations = tuple(node.attribute("dilations", [1] * rank))
-    auto_pad = node.attribute("auto_pad", "NOTSET")
-    window = Window(tuple(kernel), strides, tuple(node.attribute("pads", [0] * 2 * rank)), dilations)
-    for name, values in (("kernel_shape", kernel), ("strides", strides), ("dilations", dilations)):
-        if len(values) != rank:
-            raise Unsupported(
-                f"'{name}' = {list(values)} does not have an entry for each of {rank} spatial axes"
-            )
-    if auto_pad == "NOTSET":
-        return window
-    if auto_pad == "VALID":
-        return window._replace(pads=(0,) * 2 * rank)
-    if auto_pad not in ("SAME_UPPER", "SAME_LOWER"):
-        raise Unsupported(f"auto_pad '{auto_pad}' is none of NOTSET, VALID, SAME_UPPER, SAME_LOWER")
-    totals = [
-        max((math.ceil(size / stride) - 1) * stride + window.reach(i) - size, 0)
-        for i, (size, stride) in enumerate(zip(sizes, strides))
-    ]
-    return window._replace(pads=same_pads(totals, auto_pad == "SAME_LOWER"))
-
-
-def same_pads(totals: Sequence[int], more_before: bool) -> tuple[int, ...]:
-    """Padding shared between both ends, the odd one after (SAME_UPPER) or before (SAME_LOWER)."""
-    small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
-    return (*large, *small) if more_before else (*small, *large)
-
-
-def ceil_overhang(window: Window, sizes: Sequence[int]) -> tuple[int, ...]:
-    """How far the last window of ceil mode reaches beyond the padded axis.
-
-    A window that would start in the end padding does not count (MaxPool's page, ceil_mode).
-    """
-    rank, over = len(sizes), []
-    for i, (size, stride) in enumerate(zip(sizes, window.strides)):
-        padded = size + window.pads[i] + window.pads[rank + i]
-        count = math.ceil((padded - window.reach(i)) / stride) + 1
-        if (count - 1) * stride >= size + window.pads[i]:
-            count -= 1
-        over.append(max((count - 1) * stride + window.reach(i) - padded, 0))
-    return tuple(over)
-
-
-def extend(window: Window, over: Sequence[int]) -> Window:
-    """The window with longer end pads."""
-    rank = len(over)
-    return window._replace(pads=(*window.pads[:rank], *(p + o for p, o in zip(window.pads[rank:], over))))
+from .volumes import conv_3d, pool_3d
+from .windows import (
+    Window,
+    ceil_overhang,
+    channels_last,
+    extend,
+    same_pads,
+    spatial_rank,
+    window_of,
+)
 
 
 # --- convolution -----------------------------------------------------------------------------------------
 @importer("Conv")
 def conv(node: Node) -> Value:
     ifm, weight = node.operand(0), node.shape(1)
-    rank = spatial_rank(node, len(shape_of(ifm)))
+    rank = spatial_rank(node, len(shape_of(ifm)), most=3)
     if len(weight) != rank + 2:
         raise Unsupported(f"the weight {list(weight)} does not fit an input of rank {rank + 2}")
     kernel = node.attribute("kernel_shape", weight[2:])
     if tuple(kernel) != tuple(weight[2:]):
         raise Unsupported(f"kernel_shape {list(kernel)} is not the weight's {list(weight[2:])}")
     window = window_of(node, shape_of(ifm)[2:], kernel)
+    if rank == 3:
+        return conv_3d(node, window)
     permuted = permute(node, 1, (*range(2, rank + 2), 1, 0))
     return channels_last(
         node, graph.ConvOp, ifm, permuted, node.optional(2),
@@ -194,10 +109,10 @@ def transposed_weight(node: Node, rank: int, groups: int) -> SSAValue:
 
 
 # --- pooling ---------------------------------------------------------------------------------------------
-def pool_window(node: Node) -> tuple[Window, tuple[int, ...]]:
-    """The pooling window and what ceil mode adds to its end pads."""
+def pool_window(node: Node, most: int = 2) -> tuple[Window, tuple[int, ...]]:
+    """The pooling window over one to `most` axes, and what ceil mode adds to its end pads."""
     sizes = node.shape(0)[2:]
-    spatial_rank(node, len(sizes) + 2)
+    spatial_rank(node, len(sizes) + 2, most)
     window = window_of(node, sizes, node.attribute("kernel_shape"))
     over = ceil_overhang(window, sizes) if node.attribute("ceil_mode", 0) else (0,) * len(sizes)
     return extend(window, over), over
@@ -205,8 +120,11 @@ def pool_window(node: Node) -> tuple[Window, tuple[int, ...]]:
 
 @importer("MaxPool")
 def max_pool(node: Node) -> tuple[Value, ...]:
-    window, _ = pool_window(node)
-    pooled = channels_last(node, graph.MaxPoolOp, node.operand(0), **window._asdict())
+    window, _ = pool_window(node, most=3)
+    if len(window.kernel) == 3:
+        pooled = pool_3d(node, graph.MaxPoolOp, window)
+    else:
+        pooled = channels_last(node, graph.MaxPoolOp, node.operand(0), **window._asdict())
     if len(node.used) > 1 and node.used[1]:
         return pooled, pooled_places(node, **window._asdict())
     return (pooled,)
@@ -214,10 +132,13 @@ def max_pool(node: Node) -> tuple[Value, ...]:
 
 @importer("AveragePool")
 def average_pool(node: Node) -> Value:
-    window, over = pool_window(node)
+    window, over = pool_window(node, most=3)
+    counting = {"count_include_pad": bool(node.attribute("count_include_pad", 0))}
+    if len(window.kernel) == 3:
+        return pool_3d(node, graph.AvgPoolOp, window, over, **counting)
     return channels_last(
-        node, graph.AvgPoolOp, node.operand(0), **window._asdict(),
-        count_include_pad=bool(node.attribute("count_include_pad", 0)), overhang=over if any(over) else (),
+        node, graph.AvgPoolOp, node.operand(0), **window._asdict(), **counting,
+        overhang=over if any(over) else (),
     )  # fmt: skip
 
 

@@ -142,7 +142,7 @@ def windows(draw, rank: int):
 @settings(max_examples=50, deadline=None)
 @given(
     data=st.data(),
-    rank=st.integers(1, 2),
+    rank=st.integers(1, 3),
     groups=st.integers(1, 3),
     bias=st.booleans(),
     constant=st.booleans(),
@@ -193,7 +193,7 @@ def test_conv_transpose(interpret, data, rank, groups, constant):
 @settings(max_examples=80, deadline=None)
 @given(
     data=st.data(),
-    rank=st.integers(1, 2),
+    rank=st.integers(1, 3),
     op_type=st.sampled_from(["MaxPool", "AveragePool"]),
     ceil=st.booleans(),
 )

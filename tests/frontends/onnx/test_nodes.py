@@ -143,7 +143,7 @@ REFUSALS = {
     "test_lstm_with_peepholes": "(LSTM): the lengths of its sequences ('sequence_lens') is computed",
     "test_quantizelinear": "(QuantizeLinear): its scale ('y_scale') is computed",
     "test_dynamicquantizelinear": "(DynamicQuantizeLinear): its scale depends on the data",
-    "test_maxpool_3d_default": "(MaxPool): 3-D MaxPool",
+    "test_convtranspose_3d": "(ConvTranspose): 3-D ConvTranspose is not supported, only 1-D and 2-D",
     "test_nonmaxsuppression_suppress_by_IOU": "(NonMaxSuppression): the size of its result depends",
     "test_add_uint32": "input 'x' is of type uint32",
     "test_identity_sequence": "input 'x' is of type sequence",
