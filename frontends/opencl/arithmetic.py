@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from xdsl.ir import SSAValue
 
@@ -177,7 +179,22 @@ class ArithmeticEmitter(Emitter):
         if operator not in ("+", "-") or isinstance(b.type, PointerTo):
             self.fail(node, f"'{operator}' on pointers is not in the subset of OpenCL C; + and - an integer are")
         cls = ppu.AddOp if operator == "+" else ppu.SubOp
-        return Value(a.type, (self.make(cls, a.parts[0], self.index(node, b)),), a.array)
+        return Value(a.type, (self.make(cls, a.parts[0], self.steps(a, self.index(node, b))),), a.array)
+
+    def steps(self, pointer: Value, offset: SSAValue) -> SSAValue:
+        """The elements that a pointer goes over with an offset: rows of them where it leads to arrays."""
+        assert isinstance(pointer.type, PointerTo)
+        if not pointer.type.rows:
+            return offset
+        return self.make(ppu.MulOp, offset, self.number(math.prod(pointer.type.rows), LONG.element))
+
+    def row(self, pointer: Value, offset: SSAValue | None) -> Value:
+        """The array at a pointer to arrays, as a pointer to what it is made of."""
+        assert isinstance(pointer.type, PointerTo)
+        at = pointer.parts[0]
+        if offset is not None:
+            at = self.make(ppu.AddOp, at, self.steps(pointer, offset))
+        return Value(replace(pointer.type, rows=pointer.type.rows[1:]), (at,), pointer.array)
 
     # -- memory
     def addresses(self, pointer: Value, offset: SSAValue | None = None) -> list[SSAValue]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -27,17 +28,42 @@ def array_hint(space: ppu.Space) -> str:
 class ArrayEmitter(ExpressionEmitter):
     """Emits what arrays are made of."""
 
-    def elements(self, start: Tree, type_: Arithmetic) -> list[Value]:
-        """The initial values of an array."""
+    def elements(self, name: Token, start: Tree, type_: Arithmetic, rows: tuple[int, ...]) -> list[Value]:
+        """The initial values of an array, whose elements are arrays of the sizes `rows`; rows end with zeros."""
+        zero = Value(type_, self.zero(type_))
+        return [
+            zero if n is None else self.convert(n, self.value(n), type_, "an initial value")
+            for n in self.in_order(name, start, rows)
+        ]
+
+    def in_order(self, name: Token, start: Tree, rows: tuple[int, ...]) -> list[Tree | None]:
+        """The expressions of initial values in their order in memory; None where a row in braces ends early."""
         nodes = [n for n in children(start) if isinstance(n, Tree)]
         if len(nodes) > MAX_ELEMENTS:
             self.fail(nodes[MAX_ELEMENTS], f"an array takes at most {MAX_ELEMENTS} initial values")
-        return [self.convert(n, self.value(n), type_, "an initial value") for n in nodes]
+        inner = [n for n in nodes if n.data == "elements"]
+        if not inner:
+            return list(nodes)
+        if not rows or len(inner) < len(nodes):
+            self.fail(inner[0], "braces within braces hold the initial values of a row: of each one, or of none")
+        size, found = math.prod(rows), list[Tree | None]()
+        if (whole := size * len(inner)) > MAX_ELEMENTS:
+            self.fail(name, f"an array of {whole} elements is too long for initial values: at most {MAX_ELEMENTS}")
+        for node in inner:
+            row = self.in_order(name, node, rows[1:])
+            if len(row) > size:
+                self.fail(node, f"a row has {size} elements, but {len(row)} initial values")
+            found += row + [None] * (size - len(row))
+        return found
 
-    def table(self, name: Token, type_: Arithmetic, array: Tree, start: Tree) -> SSAValue:
+    def rows(self, name: Token, arrays: list[Tree]) -> tuple[int, ...]:
+        """Sizes of the arrays that an array is made of: of all its dimensions but the first."""
+        return tuple(self.array_size(name, [array], []) for array in arrays[1:])
+
+    def table(self, name: Token, type_: Arithmetic, arrays: list[Tree], start: Tree) -> SSAValue:
         """Constant memory for an array whose elements are known here; those without an initial value are zeros."""
         outer, self.block = self.block, Block()
-        values = self.elements(start, type_)
+        values = self.elements(name, start, type_, self.rows(name, arrays))
         known: dict[SSAValue, Any] = {}
         numbers = [settled(p, known) for v in values for p in v.parts]
         for op in reversed(list(self.block.ops)):
@@ -45,21 +71,23 @@ class ArrayEmitter(ExpressionEmitter):
             op.erase(safe_erase=False)
         self.block = outer
         if (wrong := next((k for k, n in enumerate(numbers) if n is None), None)) is not None:
-            node = [n for n in children(start) if isinstance(n, Tree)][wrong // size_of(type_)]
-            self.fail(node, f"an initial value of the __constant array '{name}' is no constant: it is not known here")
-        count = self.array_size(name, array, values) * size_of(type_)
+            node = self.in_order(name, start, self.rows(name, arrays))[wrong // size_of(type_)]
+            self.fail(node or start, f"an initial value of the __constant array '{name}' is no constant: it is not known here")
+        count = self.array_size(name, arrays, values) * size_of(type_)
         contents = np.zeros(count, DTYPE_OF[element_of(type_).element])
         contents[: len(numbers)] = numbers
         return self.emit(ppu.TableOp.of(contents, str(name))).results[0]
 
-    def array_size(self, name: Token, array: Tree, values: list[Value]) -> int:
-        """The elements that an array is to have; without a number, as many as it has initial values."""
+    def array_size(self, name: Token, arrays: list[Tree], values: list[Value]) -> int:
+        """The elements that an array is to have; without a number, as many as it has initial values, in whole rows."""
+        array, row = arrays[0], math.prod(self.rows(name, arrays))
         node = children(array)[0]
         if node is None and not values:
             self.fail(array, f"the array '{name}' has neither a size nor initial values")
-        count = len(values) if node is None else self.constant(node, "the size of an array")
+        count = -(-len(values) // row) if node is None else self.constant(node, "the size of an array")
         if count < 1:
             self.fail(array, f"the array '{name}' has {count} elements; it takes at least one")
+        count *= row
         if len(values) > count:
             self.fail(array, f"the array '{name}' has {count} elements, but {len(values)} initial values")
         if values and count > MAX_ELEMENTS:

@@ -297,7 +297,7 @@ def choose(e: ArithmeticEmitter, node: Node, arguments: Sequence[Value]) -> Valu
 
 # --- vectors in arrays of scalars ------------------------------------------------------------------------
 def _vector_pointer(e: ArithmeticEmitter, node: Node, name: str, size: int, pointer: Value) -> tuple[Vector, Value]:
-    if not isinstance(pointer.type, PointerTo) or not isinstance(pointer.type.element, Scalar):
+    if not isinstance(pointer.type, PointerTo) or not isinstance(pointer.type.element, Scalar) or pointer.type.rows:
         e.fail(node, f"'{name}' takes a pointer to scalars, not '{pointer.type}'")
     assert isinstance(pointer.type, PointerTo) and isinstance(pointer.type.element, Scalar)
     return Vector(pointer.type.element, size), pointer

@@ -291,6 +291,9 @@ class ExpressionEmitter(ArithmeticEmitter):
         if not isinstance(pointer.type, PointerTo):
             self.fail(node, f"a value of type '{pointer.type}' is no array")
         self.at(node)
+        if pointer.type.rows:
+            inner = self.row(pointer, at)
+            return Place(inner.type, lambda: inner, lambda value: self.fail(node, "an array cannot be assigned"))
 
         def assign(value: Value) -> None:
             self.at(node)
@@ -301,7 +304,7 @@ class ExpressionEmitter(ArithmeticEmitter):
     def converted(self, node: Node, value: Value, type_: CType, what: str) -> Value:
         """A value as the type of what it is assigned to. Pointers have to be of that type; const may be added."""
         if isinstance(type_, PointerTo):
-            plain = PointerTo(type_.element, type_.space)
+            plain = PointerTo(type_.element, type_.space, rows=type_.rows)
             if value.type not in (type_, plain):
                 self.fail(node, f"{what} is of type '{type_}' and cannot be a '{value.type}'")
             return Value(type_, value.parts, value.array)

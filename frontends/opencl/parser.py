@@ -41,6 +41,8 @@ def unexpected(source: Source, tokens: list[Token], error: UnexpectedToken) -> N
     expected = error.accepts or error.expected
     if found.type == "$END":
         source.fail(len(source.lines) or 1, len((source.lines or [""])[-1]) + 1, "the text ends before a '}' or ';'")
+    if (unknown := unknown_type(tokens, index, expected)) is not None:
+        source.fail(unknown.line or 1, unknown.column or 1, f"unknown type name '{unknown}'")
     if found.type in ("EQUAL", "ASSIGN") and "INTEGER" not in expected and "_SEMICOLON" in expected:
         source.fail(found.line or 1, found.column or 1, f"what stands before '{found}' cannot be assigned")
     if before is not None and "_SEMICOLON" in expected and "INTEGER" not in expected:
@@ -51,6 +53,16 @@ def unexpected(source: Source, tokens: list[Token], error: UnexpectedToken) -> N
     if "INTEGER" in expected:
         hint = "; expected an expression"
     source.fail(found.line or 1, found.column or 1, f"unexpected '{found}'{hint}")
+
+
+def unknown_type(tokens: list[Token], index: int, expected: set[str]) -> Token | None:
+    """The name that stands where only a type can: the unexpected one, or the one before it, as in `real x;`."""
+    if index >= len(tokens) or tokens[index].type not in ("IDENT", "STAR"):
+        return None
+    if tokens[index].type == "IDENT" and "TYPE" in expected and not {"IDENT", "INTEGER"} & expected:
+        return tokens[index]
+    begins = index < 2 or tokens[index - 2].type in ("QUALIFIER", "_SEMICOLON", "LBRACE", "RBRACE")
+    return tokens[index - 1] if begins and index and tokens[index - 1].type == "IDENT" else None
 
 
 # --- lexing ----------------------------------------------------------------------------------------------

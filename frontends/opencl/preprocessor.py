@@ -133,7 +133,10 @@ class Preprocessor:
         try:
             return list(self.lexer.lex("\n" * (first_line - 1) + text))
         except UnexpectedCharacters as error:
-            self.source.fail(error.line, error.column, f"the character {error.char!r} is none of OpenCL C")
+            reason = f"the character {error.char!r} is none of OpenCL C"
+            if error.char in "\"'":
+                reason = "strings and characters in quotes are not in the subset of OpenCL C"
+            self.source.fail(error.line, error.column, reason)
 
     # -- directives
     def directive(self, number: int, line: str) -> None:

@@ -103,37 +103,37 @@ class StatementEmitter(ArrayEmitter):
     def run_declaration(self, node: Tree) -> None:
         specs, *declarators = node.children
         for declarator in declarators:
-            pointer, name, array, start = children(declarator)
+            pointer, name, *arrays, start = children(declarator)
             type_, words = self.declared_type(specs, pointer)
             self.at(declarator)
             if words & {"kernel", "inline", "static", "constant"} and not isinstance(type_, PointerTo):
                 reason = "'__constant' variables stand outside functions, and 'static' ones are not in the subset"
                 self.fail(specs, reason + " of OpenCL C")
-            self.declare_variable(name, type_, words, array, start)
+            self.declare_variable(name, type_, words, arrays, start)
 
     def declare_constants(self, nodes: list[Tree], wanted: set[str] | None) -> None:
         """The `__constant` variables of a source; `wanted`: the arrays that are used, all if it is None."""
         for node in nodes:
             specs, *declarators = children(node)
             for declarator in declarators:
-                pointer, name, array, start = children(declarator)
+                pointer, name, *arrays, start = children(declarator)
                 type_, words = self.declared_type(specs, pointer)
                 if "constant" not in words or isinstance(type_, PointerTo) or "kernel" in words:
                     self.fail(name, f"'{name}' stands outside functions, where only '__constant' numbers may")
                 if start is None:
                     self.fail(name, f"the __constant variable '{name}' has no initial value")
-                if wanted is None or name in wanted or array is None:
+                if wanted is None or name in wanted or not arrays:
                     self.at(declarator)
-                    self.declare_variable(name, type_, words, array, start)
+                    self.declare_variable(name, type_, words, arrays, start)
                     self.scopes[0][str(name)].begins = place_of(name)
 
     def declare_variable(
-        self, name: Token, type_: CType, words: set[str], array: Tree | None, start: Tree | None
+        self, name: Token, type_: CType, words: set[str], arrays: list[Tree], start: Tree | None
     ) -> None:
         if type_ is VOID:
             self.fail(name, f"'{name}' cannot be of type 'void'")
-        if array is not None or ("local" in words and not isinstance(type_, PointerTo)):
-            self.declare_array(name, type_, words, array, start)
+        if arrays or ("local" in words and not isinstance(type_, PointerTo)):
+            self.declare_array(name, type_, words, arrays, start)
         elif start is not None and start.data == "elements":
             self.fail(start, f"'{name}' is no array: initial values in braces are for arrays")
         elif isinstance(type_, PointerTo):
@@ -154,11 +154,13 @@ class StatementEmitter(ArrayEmitter):
         value = self.converted(start, value, type_, f"'{name}'")
         self.declare(name, type_, value.parts, "const!" in words, value.array)
 
-    def declare_array(self, name: Token, type_: CType, words: set[str], array: Tree | None, start: Tree | None) -> None:
+    def declare_array(
+        self, name: Token, type_: CType, words: set[str], arrays: list[Tree], start: Tree | None
+    ) -> None:
         """An array of a work item, `__local` of a work group, or `__constant` of all: a table."""
         space = ppu.Space.CONSTANT if "constant" in words else ppu.Space.PRIVATE
         space = ppu.Space.LOCAL if "local" in words else space
-        if array is None:
+        if not arrays:
             self.fail(name, f"the __local variable '{name}' has to be an array: write '{name}[1]'")
         if not isinstance(type_, Arithmetic) or type_ is BOOL:
             self.fail(name, f"an array of '{type_}' is not in the subset of OpenCL C")
@@ -169,11 +171,11 @@ class StatementEmitter(ArrayEmitter):
             self.fail(start, f"the array '{name}' cannot be initialised so: {array_hint(space)}")
         if space is ppu.Space.CONSTANT:
             assert start is not None
-            made = self.table(name, type_, array, start)
+            made = self.table(name, type_, arrays, start)
         else:
-            values = [] if start is None else self.elements(start, type_)
-            made = self.array(name, type_, space, self.array_size(name, array, values), values)
-        pointer = PointerTo(type_, space, "const" in words)
+            values = [] if start is None else self.elements(name, start, type_, self.rows(name, arrays))
+            made = self.array(name, type_, space, self.array_size(name, arrays, values), values)
+        pointer = PointerTo(type_, space, "const" in words, self.rows(name, arrays))
         self.declare(name, pointer, (self.number(0, i64),), False, made, True)
 
     def run_if(self, node: Tree) -> None:

@@ -53,10 +53,13 @@ class PointerTo:
     element: Scalar | Vector
     space: Space
     const: bool = False
+    rows: tuple[int, ...] = ()
+    """Sizes of the arrays that it leads to, where it leads to arrays: (3,) of `int (*)[3]`."""
 
     def __str__(self) -> str:
         space = "" if self.space is Space.PRIVATE else f"__{self.space.value} "
-        return f"{space}{'const ' if self.const else ''}{self.element} *"
+        star = f"(*){''.join(f'[{n}]' for n in self.rows)}" if self.rows else "*"
+        return f"{space}{'const ' if self.const else ''}{self.element} {star}"
 
 
 Arithmetic = Scalar | Vector

@@ -55,6 +55,14 @@ def jumps() -> np.ndarray:
     return np.array(found, np.int32)
 
 
+def rows(x: int) -> int:
+    t, u = [[1, 2, 3], [4, 5, 0]], [[1, 2], [3, 4], [5, 0]]
+    m = [[x + t[r][c + 1] * u[r + 1][c] for c in range(2)] for r in range(2)]
+    m[0][1] += x
+    m[1][0] += 1 - m[0][1]
+    return m[0][0] * m[1][1] - m[0][1] * m[1][0] + 3
+
+
 def early_return() -> np.ndarray:
     def position(j: int) -> int:
         for k in range(8):
@@ -200,6 +208,37 @@ CASES: dict[str, Case] = {
         [J, np.zeros(N, np.int32)],
         lambda: J.reshape(-1, 16)[:, ::-1].reshape(-1) * 16,
         16,
+    ),
+    "a transposed tile": Case(
+        """#define T 4
+        __kernel void f(__global const int *x, __global int *out) {
+          __local int tile[T][T + 1];
+          int l = get_local_id(0), base = get_group_id(0) * T * T;
+          tile[l / T][l % T] = x[base + l];
+          barrier(CLK_LOCAL_MEM_FENCE);
+          out[base + l] = tile[l % T][l / T];
+        }""",
+        [J, np.zeros(N, np.int32)],
+        lambda: J.reshape(-1, 4, 4).transpose(0, 2, 1).reshape(-1),
+        16,
+    ),
+    "arrays of arrays": Case(
+        """__constant int T[2][3] = {{1, 2, 3}, {4, 5}};
+        __constant short U[][2] = {1, 2, 3, 4, 5};
+        int determinant(const int *a, const int *b) { return a[0] * b[1] - a[1] * b[0]; }
+        __kernel void f(__global const int *x, __global int *out) {
+          int i = get_global_id(0);
+          int m[2][2], n[2][2][2] = {{{1, 2}, {x[i]}}, {{5, 6}, {7, 8}}};
+          for (int r = 0; r < 2; r++) for (int c = 0; c < 2; c++) m[r][c] = x[i] + T[r][c + 1] * U[r + 1][c];
+          m[0][1] += n[0][1][0] - n[0][1][1];
+          int *p = m[1], *q = &m[1][1];
+          p[0]++;
+          q[-1] -= *(m[0] + 1);
+          **n[1] = 3;
+          out[i] = determinant(m[0], m[1]) + (*(n + 1))[0][0];
+        }""",
+        [J, np.zeros(N, np.int32)],
+        lambda: np.array([rows(int(j)) for j in J], np.int32),
     ),
     "private arrays and pointers": Case(
         """void fill(int *a, int n, int start) { for (int k = 0; k < n; k++) a[k] = start + k * k; }
