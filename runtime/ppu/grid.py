@@ -12,6 +12,8 @@ import numpy as np
 
 from ...errors import InputError
 
+MAX_ITEMS = 2**31 - 1
+"""Work items of a launch, all of which run at once; an instruction's sizes are 32 bits."""
 Lanes = Any
 """A register in all work items: a numpy scalar where they agree, or an array that broadcasts to the grid."""
 
@@ -35,6 +37,8 @@ class Grid:
         parts = whole if local_size is None else (local_size,) if isinstance(local_size, int) else tuple(local_size)
         if not 1 <= len(whole) <= 3 or len(parts) != len(whole) or min(*whole, *parts, 1) < 1:
             raise InputError(f"a grid of {list(whole)} in groups of {list(parts)} is none of one to three dimensions")
+        if math.prod(whole) > MAX_ITEMS:
+            raise InputError(f"a grid of {list(whole)} has more than {MAX_ITEMS} work items: launch it in parts")
         if any(w % p for w, p in zip(whole, parts)):
             raise InputError(f"the grid {list(whole)} is no multiple of its groups {list(parts)}")
         g0, g1, g2 = (int(w) for w in (*whole, 1, 1)[:3])

@@ -116,6 +116,15 @@ class Kernel:
     ) -> None:
         """Run on a grid; see the function `launch`."""
         grid = self.grid(global_size, local_size)
+        try:
+            self.on_grid(arguments, grid, max_steps, sanitize)
+        except MemoryError:
+            sizes = list(grid.global_size[: grid.dimensions])
+            reason = f"the kernel '{self.name}' on a grid of {sizes} takes more memory than there is"
+            raise InputError(f"{reason}: all work items run at once, so launch it on parts of the grid") from None
+
+    def on_grid(self, arguments: Sequence[Any], grid: Grid, max_steps: int, sanitize: bool) -> None:
+        """Run on a grid that fits the kernel."""
         run = Run(self.name, grid, max_steps)
         registers = self.start(grid)
         registers[RUN] = run
@@ -182,7 +191,8 @@ def flat(what: str, given: Any, element: Attribute) -> np.ndarray:
     fits = isinstance(given, np.ndarray) and given.dtype.itemsize == dtype.itemsize
     if not fits or (given.dtype.kind == "f") != (element == f32) or given.dtype.kind not in "iuf":
         found = f"an array of {given.dtype}" if isinstance(given, np.ndarray) else repr(given)
-        raise InputError(f"{what} is an array of {dtype} (or its unsigned kind), not {found}")
+        wanted = dtype if element == f32 else f"{dtype} or u{dtype}"
+        raise InputError(f"{what} is an array of {wanted}, not {found}")
     if not given.flags.c_contiguous:
         raise InputError(f"{what} is an array that is not contiguous: give a copy")
     return given.reshape(-1).view(dtype)

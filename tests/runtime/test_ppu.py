@@ -110,7 +110,7 @@ X, Y = np.zeros(4, np.float32), np.zeros(4, np.uint32)
     [
         ([X], "the kernel 'f' takes 5 arguments (x, l, n, s, y), but 1 are given"),
         ([Y, 4, 1, 1.0, Y], "the argument 'x' of the kernel 'f' is an array of float32"),
-        ([X.astype(np.float64), 4, 1, 1.0, Y], "not an array of float64"),
+        ([X.astype(np.float64), 4, 1, 1.0, Y], "is an array of float32, not an array of float64"),
         ([X, 0, 1, 1.0, Y], "the argument 'l' of the kernel 'f' lies in local memory"),
         ([X, 4, 256, 1.0, Y], "a number of type i8, which 256 does not fit"),
         ([X, 4, 1.5, 1.0, Y], "a number of type i8, not 1.5"),
@@ -130,10 +130,19 @@ def test_scalars_of_either_sign_fit():
         assert Y[0] == 202
 
 
-@pytest.mark.parametrize("sizes", [((0,), None), ((8,), (3,)), ((8, 8), (4,)), ((1, 1, 1, 1), None)])
+@pytest.mark.parametrize(
+    "sizes",
+    [((0,), None), ((8,), (3,)), ((8, 8), (4,)), ((1, 1, 1, 1), None), ((1 << 31,), None), ((1 << 40, 64), None)],
+)
 def test_grids_that_are_none(sizes):
     with pytest.raises(InputError, match="grid"):
         Grid.of(*sizes)
+
+
+def test_a_grid_beyond_the_memory():
+    source = "__kernel void f(__global int *x) { int a[1 << 20]; a[x[0]] = 1; x[0] = a[1]; }"
+    with pytest.raises(InputError, match=r"the kernel 'f' on a grid of \[32768, 32768\] takes more memory"):
+        run(source, [np.zeros(1, np.int32)], (1 << 15, 1 << 15))  # 4 PiB
 
 
 def test_an_unknown_kernel():
