@@ -1,4 +1,4 @@
-"""Pipelines as text, `'pass-a,pass-b{x=1 y=true}'`: every pass that xDSL's universe knows, ours included.
+"""Pipelines as text, `'pass-a,pass-b{x=1 y=true}'`: passes that xDSL's universe knows, ours, and those of operators.
 
 `canonicalize` and `cse` stand for the versions that keep names.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from xdsl.utils.arg_spec import ArgSpec, parse_pipeline
 from xdsl.utils.exceptions import ArgSpecParseError
 
 from ..errors import NacreError
+from .base import PASSES
 from .manager import Canonicalize, Cse
 
 KEEPING_NAMES: Mapping[str, type[ModulePass]] = {"canonicalize": Canonicalize, "cse": Cse}
@@ -36,6 +38,8 @@ class PassInfo(NamedTuple):
 def available_passes() -> dict[str, Callable[[], type[ModulePass]]]:
     """What gives each pass class, by name."""
     passes = dict(Universe.get_multiverse().all_passes)
+    for name in PASSES:  # those of outside packages of operators, which need no universe of their own
+        passes.setdefault(name, functools.partial(PASSES.__getitem__, name))
     return passes | {name: (lambda made=made: made) for name, made in KEEPING_NAMES.items()}
 
 

@@ -47,6 +47,31 @@ except nacre.errors.CompileError as error:
 """
 
 
+PASS = """
+from dataclasses import dataclass
+from nacre.dialects import ppu
+from nacre.passes.base import NacrePass
+from nacre.passes.pattern import defined_by, pattern
+from nacre.passes.rewrite import rewrite
+
+@pattern(ppu.MulOp)
+def shifted(op, rewriter):
+    factor = defined_by(op.operands[1], ppu.ConstantOp)
+    if factor is not None and factor.number() == 8:
+        amount = ppu.ConstantOp.of(3, op.results[0].type)
+        made = ppu.ShlOp.make(op.operands[0], amount.results[0])
+        rewriter.replace(op, [amount, made], [made.results[0]])
+
+@dataclass(frozen=True)
+class ShiftPass(NacrePass):
+    \"\"\"Multiply by 8 with a shift.\"\"\"
+    name = "outside-shift"
+
+    def run(self, module):
+        rewrite(module, shifted)
+"""
+
+
 def installed(folder: Path, operators: str) -> None:
     """What `pip install` of an outside package leaves behind."""
     (folder / "outside_operators.py").write_text(operators)
@@ -65,6 +90,15 @@ def test_an_outside_operator_compiles_and_runs(tmp_path: Path) -> None:
     installed(tmp_path, OPERATORS)
     done = run(tmp_path, "-c", USE)
     assert done.stdout == "fine\n", done.stderr
+
+
+def test_an_outside_pass_runs_on_kernels(tmp_path: Path) -> None:
+    installed(tmp_path, PASS)
+    (tmp_path / "k.cl").write_text("__kernel void f(__global int *x) { x[0] = x[1] * 8; }")
+    opt = ("-m", "nacre.cli.main", "opt")
+    assert "outside-shift\n    Multiply by 8 with a shift.\n" in run(tmp_path, *opt, "--list").stdout
+    done = run(tmp_path, *opt, str(tmp_path / "k.cl"), "-p", "canonicalize,outside-shift")
+    assert done.returncode == 0 and "ppu.shl" in done.stdout and "ppu.mul" not in done.stdout, done.stderr
 
 
 def test_a_broken_outside_package_is_named(tmp_path: Path) -> None:
