@@ -24,8 +24,11 @@ from typing import NamedTuple
 
 import numpy as np
 from xdsl.ir import Attribute
+from xdsl.traits import SymbolTable
 
+from ...dialects import ppu
 from ...dialects.declarative import Parameters
+from ...dialects.nacre import module_of
 from ...dialects.npu_instructions import KernelOp
 from ...dialects.types import f32, i1, i8, i16, i32, i64, u8, u16
 from ...errors import CompileError
@@ -55,7 +58,10 @@ class Call(NamedTuple):
 
 
 class Arguments(NamedTuple):
-    """The ints behind the pointers (each an i32), and the grid: one to three global sizes, dimension 0 first."""
+    """The ints behind the pointers (each an i32), and the grid: one to three global sizes, dimension 0 first.
+
+    The grid is a multiple of the group that the kernel asks for (reqd_work_group_size), if it does.
+    """
 
     scalars: tuple[int, ...]
     grid: tuple[int, ...]
@@ -146,7 +152,10 @@ def no_kernel(operation: str) -> str:
 def launch_fields(
     kernel: KernelOp, open_: Sequence[int], inputs: Sequence[Shape], outputs: Sequence[Shape], resumed: bool
 ) -> dict[str, tuple[int, ...]]:
-    """Scalars and grid of a launch whose open parameters have the given values, one after the other."""
+    """Scalars and grid of a launch whose open parameters have the given values, one after the other.
+
+    Raises CompileError for a grid that the groups of the kernel do not divide.
+    """
     settled, at = dict(kernel.parameters()), 0
     for name in kernel.open():
         whole = settled[name]
@@ -154,7 +163,13 @@ def launch_fields(
         settled[name] = tuple(open_[at : at + count]) if isinstance(whole, tuple) else open_[at]
         at += count
     call = Call(Parameters(settled), tuple(map(tuple, inputs)), tuple(map(tuple, outputs)), resumed)
-    scalars, grid = soft_kernel(kernel.operation.data).arguments(call)
+    soft = soft_kernel(kernel.operation.data)
+    scalars, grid = soft.arguments(call)
+    function = SymbolTable.lookup_symbol(module_of(kernel), kernel.function.data)
+    group = function.group_size() if isinstance(function, ppu.FuncOp) else None
+    if group is not None and any(n % g for n, g in zip((*grid, 1, 1), group)):
+        where = f"{soft.source}: kernel '{soft.entry}' runs in groups of {list(group)}"
+        raise CompileError(f"{where}, but its launch rule in {soft.package} gives the grid {list(grid)}")
     return {"scalars": tuple(map(int, scalars)), "grid": tuple(map(int, grid))}
 
 
