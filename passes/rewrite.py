@@ -10,16 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import (
-    UNKNOWN_LOC,
-    ArrayAttr,
-    FusedLoc,
-    LocationAttr,
-    ModuleOp,
-    NameLoc,
-    NoneAttr,
-    UnknownLoc,
-)
+from xdsl.dialects.builtin import LocationAttr, ModuleOp, UnknownLoc
 from xdsl.ir import Operation, Region, SSAValue
 from xdsl.pattern_rewriter import (
     GreedyRewritePatternApplier,
@@ -33,6 +24,7 @@ from xdsl.transforms.common_subexpression_elimination import CSEDriver
 from xdsl.transforms.dead_code_elimination import region_dce
 
 from ..dialects import graph
+from ..dialects.locations import fuse_locations
 from ..dialects.nacre import Source, set_sources, sources_of
 from ..dialects.types import shape_of
 
@@ -84,23 +76,6 @@ class _KeepingCse(CSEDriver):
             if joined:
                 self._sources[new] = joined
         super()._replace_and_delete(op, existing)
-
-
-# --- locations -------------------------------------------------------------------------------------------
-def location_parts(location: LocationAttr) -> list[LocationAttr]:
-    """The locations a fused location joins; nothing for an unknown one."""
-    if isinstance(location, FusedLoc):
-        assert isinstance(location.locations, ArrayAttr)
-        return [part for inner in location.locations for part in location_parts(inner)]
-    return [] if isinstance(location, UnknownLoc) else [location]
-
-
-def fuse_locations(*locations: LocationAttr) -> LocationAttr:
-    """One location for all, each part once, in order."""
-    parts = list(dict.fromkeys(part for location in locations for part in location_parts(location)))
-    if not parts:
-        return UNKNOWN_LOC
-    return parts[0] if len(parts) == 1 else FusedLoc(ArrayAttr(parts), NoneAttr())
 
 
 # --- source tensors --------------------------------------------------------------------------------------
@@ -189,8 +164,3 @@ class _KeepNames(RewritePattern):
             owner = None if new is None else new.owner
             if isinstance(owner, Operation) and owner not in self.inserted and _absorbs_names(op):
                 owner.location = fuse_locations(owner.location, op.location)
-
-
-def location_names(location: LocationAttr) -> list[str]:
-    """The names in a location, in order: the source layers an op comes from."""
-    return [part.desc.data for part in location_parts(location) if isinstance(part, NameLoc)]

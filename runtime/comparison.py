@@ -16,6 +16,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation, SSAValue
 
 from ..dialects.graph import ConstantOp as GraphConstantOp
+from ..dialects.locations import layer_of
 from ..dialects.nacre import sources_of
 from ..dialects.npu import WRITE, Instruction
 from ..dialects.npu_instructions import ReshapeOp, ViewOp
@@ -23,7 +24,6 @@ from ..errors import FileFormatError, NacreError
 from .emulator import Emulator
 from .interpreter import interpret
 from .kernels.quantised_elementwise import dequantise
-from .link import layer_of
 from .npu_interpreter import interpret_npu
 
 Feeds = Mapping[str, np.ndarray]

@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from xdsl.dialects.builtin import FusedLoc, IntegerAttr, LocationAttr, ModuleOp, NameLoc
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp
 
 from ..dialects.declarative import value_of
+from ..dialects.locations import layer_of
 from ..dialects.nacre import array_of, initial_states
 from ..dialects.npu import Instruction
 from ..dialects.npu_instructions import DataOp, TensorOp
@@ -63,16 +64,3 @@ def tensors_of(op: TensorOp) -> list[Tensor]:
         Tensor(s.tensor, layer_of(op.location), op.at.data, value_of(op.index), s.axes, s.scale, s.zero)
         for s in op.source.data
     ]
-
-
-def layer_of(location: LocationAttr) -> str:
-    """A layer's name: the names in a location, joined by +."""
-    return "+".join(_names(location))
-
-
-def _names(location: object) -> list[str]:
-    if isinstance(location, NameLoc):
-        return [location.desc.data]
-    if isinstance(location, FusedLoc):
-        return [name for part in location.locations for name in _names(part)]  # type: ignore[attr-defined]
-    return []

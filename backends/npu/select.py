@@ -20,6 +20,7 @@ from xdsl.ir import Attribute, Block, Operation, SSAValue
 from ...dialects import graph, ppu
 from ...dialects import npu_instructions as npu
 from ...dialects.declarative import DeclarativeOp, Parameters
+from ...dialects.locations import layer_name
 from ...dialects.nacre import StateOp, constant_attribute, set_sources, sources_of, states_of, store_of
 from ...dialects.npu import Buffer, BufferType, Instruction, Space, buffer, buffer_type
 from ...dialects.quant import CastOp
@@ -30,7 +31,6 @@ from ...passes.npu.form import LAYER, set_form
 from ...passes.npu.launch_tile_rules import launch_rule
 from ...passes.npu.soft_kernels import SOFT_KERNELS, Build, launch_fields, no_kernel, soft_kernel
 from ...passes.npu.target import machine_of
-from ...passes.npu.tile import layer_name
 from ...runtime.interpreter import argument_names, main_function, result_names
 from ...runtime.machine import Machine
 from .kernels import check_numbers, check_pointers, function_of

@@ -8,15 +8,23 @@ import numpy as np
 
 from ...dialects import graph, qnn, quant
 from ...dialects import npu_instructions as npu
+from ...dialects.locations import layer_name
 from ...dialects.npu import buffer_type
 from ...dialects.npu_instructions import PoolKind, ResizeKind
 from ...dialects.quant import QuantType, storage_range
 from ...dialects.types import element_type, f16, f64, shape_of, size_of
 from ...errors import CompileError
-from ...passes.npu.tile import layer_name
 from ...runtime.kernel import evaluate
-from . import decompose, selections_recurrent, selections_scan, selections_tflite  # noqa: F401  the latter register
+from . import (  # noqa: F401  they register theirs
+    selections_float,
+    selections_moves,
+    selections_recurrent,
+    selections_rows,
+    selections_scan,
+    selections_tflite,
+)
 from .select import Selector, selects
+from .selections_float import MULTIPLIER
 
 
 # --- conversions -----------------------------------------------------------------------------------------
@@ -66,7 +74,7 @@ def conv(op: qnn.ConvOp, s: Selector) -> None:
     }  # fmt: skip
     if p.groups == 1:
         s.emit(npu.ConvOp, ports, **fields)
-    elif p.groups == channels and filters // channels <= decompose.MULTIPLIER:
+    elif p.groups == channels and filters // channels <= MULTIPLIER:
         kernel = shape_of(op.weight)[:2]
         ports["weight"] = s.reshape(s.dense(op.weight), (*kernel, channels, filters // channels))
         s.emit(npu.DepthwiseOp, ports, **fields)
@@ -140,7 +148,7 @@ def mul(op: qnn.MulOp, s: Selector) -> None:
 def extremum(op: graph.MinOp | graph.MaxOp, s: Selector) -> None:
     """On integers of one quantisation; floats are the programmable engine's."""
     if not isinstance(element_type(op.result), QuantType):
-        decompose.elementwise(op, s)
+        selections_float.elementwise(op, s)
         return
     rank = len(shape_of(op.result))
     ports = {"a": _aligned(s, op.a, rank), "b": _aligned(s, op.b, rank), "ofm": s.result(op.result)}
@@ -190,7 +198,7 @@ def max_pool(op: graph.MaxPoolOp, s: Selector) -> None:
     type_ = element_type(op.ofm)
     dilated = any(d != 1 for d in op.parameters().dilations)
     if not isinstance(type_, QuantType) or dilated or len(shape_of(op.ofm)) != 4:
-        decompose.max_pool(op, s)
+        selections_float.max_pool(op, s)
         return
     _pool(op, s, PoolKind.MAX, *storage_range(type_.storage))
 
@@ -220,7 +228,7 @@ def resize_linear(op: qnn.ResizeOp, s: Selector) -> None:
 def resize_nearest(op: graph.ResizeOp, s: Selector) -> None:
     """Nearest on integers; floats are the programmable engine's."""
     if not isinstance(element_type(op.ofm), QuantType) or len(shape_of(op.ofm)) != 4:
-        decompose.resize(op, s)
+        selections_float.resize(op, s)
         return
     _, height, width, _ = shape_of(op.ifm)
     ports = {
@@ -247,63 +255,3 @@ def cast(op: graph.CastOp, s: Selector) -> None:
         s.emit(npu.ConvertOp, {"src": s.buffer(op.input), "dst": s.result(op.result)})
     else:
         s.launch(op)
-
-
-# --- moves -----------------------------------------------------------------------------------------------
-@selects(graph.ReshapeOp)
-def reshape(op: graph.ReshapeOp, s: Selector) -> None:
-    """The same bytes."""
-    s.alias(op.result, s.reshape(s.dense(op.input), shape_of(op.result)))
-
-
-@selects(graph.TransposeOp)
-def transpose(op: graph.TransposeOp, s: Selector) -> None:
-    """A strided copy on the fabric."""
-    decompose.permute(s, s.buffer(op.input), op.result, shape_of(op.input), op.parameters().permutation)
-
-
-@selects(graph.SliceOp)
-def slice_(op: graph.SliceOp, s: Selector) -> None:
-    """A view; backward steps are copied by the programmable engine."""
-    p = op.parameters()
-    if min(p.steps, default=1) < 1 and size_of(op.result):
-        decompose.backwards(op, s)
-        return
-    if size_of(op.result) == 0:
-        s.result(op.result)
-        return
-    s.alias(op.result, s.view(s.buffer(op.input), p.starts, p.sizes, p.steps))
-
-
-@selects(graph.SplitOp)
-def split(op: graph.SplitOp, s: Selector) -> None:
-    """Views."""
-    p, offset = op.parameters(), 0
-    whole = s.buffer(op.input)
-    for part, size in zip(op.parts, p.sizes):
-        shape = shape_of(part)
-        s.alias(part, s.view(whole, tuple(offset if i == p.axis else 0 for i in range(len(shape))), shape))
-        offset += size
-
-
-@selects(graph.ConcatOp)
-def concat(op: graph.ConcatOp, s: Selector) -> None:
-    """Inputs that were not written in place are copied."""
-    whole, axis, offset = s.result(op.result), op.parameters().axis, 0
-    for value in op.inputs:
-        shape = shape_of(value)
-        if s.in_place.get(value) != (op, offset) and size_of(value):
-            place = s.view(whole, tuple(offset if i == axis else 0 for i in range(len(shape))), shape)
-            s.emit(npu.CopyOp, {"src": s.buffer(value), "dst": place})
-        offset += shape[axis]
-
-
-@selects(graph.PadOp)
-def pad(op: graph.PadOp, s: Selector) -> None:
-    """Constant padding of integers; other kinds are the programmable engine's."""
-    p = op.parameters()
-    if not decompose.fabric_pads(op):
-        decompose.pad(op, s)
-        return
-    ports = {"src": s.buffer(op.input), "dst": s.result(op.result)}
-    s.emit(npu.PadOp, ports, low=p.low, value=int(p.value))

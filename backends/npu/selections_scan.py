@@ -8,8 +8,9 @@ from ...dialects import graph
 from ...dialects import npu_instructions as npu
 from ...dialects.npu import buffer_type
 from ...dialects.types import shape_of, size_of
-from .decompose import bytes_of, launch, reduction, rows_fit
+from .decompose import bytes_of, launch, rows_fit
 from .select import Selector, selects
+from .selections_rows import reduction
 
 PART = 0.2
 """Share of the SRAM that a part of a row takes, where rows are scanned in parts; its result takes as much."""

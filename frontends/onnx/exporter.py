@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
-from xdsl.dialects.builtin import ArrayAttr, FusedLoc, LocationAttr, NameLoc
 from xdsl.ir import Attribute, Operation, SSAValue
 
 from ...dialects import graph
+from ...dialects.locations import layer_of
 from ...dialects.quant import QuantType, storage_range
 from ...dialects.types import dtype_of, element_type, shape_of
 from ...errors import CompileError
@@ -59,7 +59,7 @@ class Exporter:
 
     def run(self, op: Operation) -> None:
         """Write one op. Raises CompileError where nothing is registered for it."""
-        self.layer = layer_name(op.location) or op.name
+        self.layer = layer_of(op.location) or op.name
         export = next((EXPORTS[base] for base in type(op).__mro__ if base in EXPORTS), None)
         if export is None:
             raise CompileError(f"layer '{self.layer}': {op.name} cannot be exported to ONNX")
@@ -170,13 +170,3 @@ class Exporter:
         order = first(len(shape_of(values[0])))
         held = all((v, order) in self.tensors and (v, None) not in self.tensors for v in values)
         return order if len(shapes) == 1 and held else None
-
-
-def layer_name(location: LocationAttr) -> str:
-    """The names a location joins."""
-    if isinstance(location, NameLoc):
-        return location.desc.data
-    if isinstance(location, FusedLoc):
-        assert isinstance(location.locations, ArrayAttr)
-        return "+".join(filter(None, (layer_name(part) for part in location.locations)))
-    return ""

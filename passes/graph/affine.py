@@ -12,9 +12,9 @@ from xdsl.ir import Operation, SSAValue
 from xdsl.pattern_rewriter import PatternRewriter
 
 from ...dialects import graph
+from ...dialects.locations import fuse_locations
 from ...dialects.types import element_type, f32, shape_of
 from ..pattern import defined_by, name_of, with_operands
-from ..rewrite import fuse_locations
 
 LINEAR = (graph.ConvOp, graph.ConvTransposeOp, graph.MatmulOp)
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, IntegerAttr, ModuleOp, i64
 from xdsl.ir import Attribute, Operation, SSAValue
 
+from ...dialects.locations import layer_name
 from ...dialects.npu import Space, buffer_type
 from ...dialects.npu_instructions import AllocOp, ConstantOp
 from ...errors import MachineError
@@ -26,7 +27,7 @@ from .form import TILE, require_form
 from .lifetimes import ADDRESS, Lifetime, buffer_lifetimes, bytes_of, set_address
 from .residency import Kept, holes_at, kept_buffers
 from .target import machine_of
-from .tile import SLOT, layer_name
+from .tile import SLOT
 from .tiling import ALIGNMENT
 
 DRAM_ALIGNMENT = 64

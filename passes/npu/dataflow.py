@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from xdsl.ir import Operation, SSAValue
 
 from ...dialects.declarative import value_of
+from ...dialects.locations import fuse_locations
 from ...dialects.npu import READ, WRITE, Instruction, Port, Space, buffer_type, itemsize
 from ...dialects.npu_instructions import AllocOp, ReshapeOp, ViewOp, dense_layout, layout_of
-from ..rewrite import fuse_locations
 
 
 class Access(NamedTuple):

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from xdsl.dialects.builtin import ModuleOp
 
 from ...dialects import npu_instructions as npu
+from ...dialects.locations import fuse_locations
 from ...dialects.npu import Instruction, buffer_type
 from ...runtime.interpreter import main_function
 from ..base import NacrePass
-from ..rewrite import fuse_locations
 from .dataflow import may_move, only_producer, replace_pair
 from .form import LAYER, require_form
 

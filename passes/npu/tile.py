@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from xdsl.dialects.builtin import IntegerAttr, ModuleOp, i64
 from xdsl.ir import Operation, SSAValue
 
+from ...dialects.locations import layer_name
 from ...dialects.npu import Instruction, Space, buffer, buffer_type
 from ...dialects.npu_instructions import AllocOp, CopyOp, FillOp, LaunchOp, LoadOp, PadOp, StoreOp, ViewOp
 from ...errors import MachineError
@@ -258,13 +259,6 @@ def _plan_within(op: Instruction, tiling: Tiling, machine: Machine, limit: int, 
         budget = int(budget * min(0.95, limit / need))
 
 
-def layer_name(op: Operation) -> str:
-    """A layer by the names its location holds, for messages."""
-    from ..rewrite import location_names
-
-    return f"layer '{'+'.join(location_names(op.location)) or op.name}'"
-
-
 def _signature(op: Instruction, tiling: Tiling) -> Any:
     # A layer with constants that the rule reads (index tables) is planned on its own.
     unique = id(op) if op.name == "npu.resize" else 0
@@ -341,4 +335,4 @@ def _fill(op: PadOp, emitter: Emitter, piece: Piece) -> None:
     emitter.store(here, whole, box)  # type: ignore[arg-type]
 
 
-__all__ = ["SLOT", "Emitter", "Plan", "TilePass", "layer_name", "tile_bytes", "tile_layer"]
+__all__ = ["SLOT", "Emitter", "Plan", "TilePass", "tile_bytes", "tile_layer"]

@@ -7,14 +7,15 @@ ranges are attributes, so quantisation itself is a pure pass from IR to IR.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import numpy as np
-from xdsl.dialects.builtin import ArrayAttr, FileLineColLoc, FusedLoc, LocationAttr, ModuleOp, NameLoc
+from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Block, BlockArgument, Operation, SSAValue
 
 from ...dialects.graph import ConstantOp
+from ...dialects.locations import layer_of
 from ...dialects.nacre import ReadStateOp, WriteStateOp, initial_states
 from ...dialects.types import FLOATS, element_type
 from ...errors import CompileError
@@ -122,20 +123,8 @@ def described(value: SSAValue) -> str:
 
 def layer(op: Operation) -> str:
     """An op in words: `layer 'conv1' (graph.conv)`."""
-    names = list(location_names(op.location))
-    return f"layer '{'+'.join(names)}' ({op.name})" if names else f"an unnamed {op.name}"
-
-
-def location_names(location: LocationAttr) -> Iterator[str]:
-    """The names a location joins."""
-    if isinstance(location, NameLoc):
-        yield location.desc.data
-    elif isinstance(location, FusedLoc):
-        assert isinstance(location.locations, ArrayAttr)
-        for part in location.locations:
-            yield from location_names(part)
-    elif isinstance(location, FileLineColLoc):
-        yield f"{location.filename.data}:{location.line.data}"
+    name = layer_of(op.location)
+    return f"layer '{name}' ({op.name})" if name else f"an unnamed {op.name}"
 
 
 # --- what is remembered of a value -----------------------------------------------------------------------

@@ -14,9 +14,9 @@ from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Operation, SSAValue
 
 from ...dialects.graph import ConstantOp
+from ...dialects.locations import location_names
 from ...dialects.nacre import sources_of
 from ...runtime.interpreter import argument_names
-from ..rewrite import location_names
 
 
 class Layer(NamedTuple):

@@ -16,8 +16,8 @@ from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute, BlockArgument, Operation, OpResult, SSAValue
 
 from ...dialects.declarative import floats_attribute, value_of
+from ...dialects.locations import layer_of
 from ...errors import CompileError
-from ..rewrite import location_names
 
 SIGNIFICANT_BITS = 16
 FLT_MAX = float(np.finfo(np.float32).max)
@@ -67,7 +67,7 @@ def _two_floats(value: SSAValue, base: str, what: str) -> tuple[float, float] | 
 
 
 def _mistake(value: SSAValue, base: str, what: str) -> CompileError:
-    name = "+".join(location_names(value.owner.location)) if isinstance(value.owner, Operation) else ""
+    name = layer_of(value.owner.location) if isinstance(value.owner, Operation) else ""
     where = f" of layer '{name}'" if name else ""
     key = _key(value, base)
     return CompileError(f"{key} = {_attributes(value)[key]}{where} is no {what}")

@@ -7,10 +7,10 @@ import onnx
 import onnx.parser
 import pytest
 from nacre.dialects import graph
+from nacre.dialects.locations import location_parts
 from nacre.dialects.nacre import sources_of
 from nacre.frontends.onnx import import_onnx
 from nacre.passes.graph.simplify import SimplifyPass
-from nacre.passes.rewrite import location_parts
 from nacre.runtime.interpreter import interpret
 from xdsl.dialects.builtin import NameLoc
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from nacre.dialects import graph
+from nacre.dialects.locations import location_names
 from nacre.dialects.nacre import sources_of
 from nacre.dialects.npu_instructions import PoolKind
 from nacre.dialects.quant import quantised
@@ -18,7 +19,6 @@ from nacre.passes.npu.fuse_pad import FusePadPass
 from nacre.passes.npu.fuse_pool import FusePoolPass
 from nacre.passes.npu.fuse_residual import FuseResidualPass
 from nacre.passes.npu.tile import TilePass
-from nacre.passes.rewrite import location_names
 from nacre.runtime.npu_interpreter import interpret_npu
 
 ALL = (ElideCopiesPass(), FuseActivationPass(), FuseResidualPass(), FusePoolPass())

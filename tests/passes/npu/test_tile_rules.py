@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nacre.backends.npu import decompose
-from nacre.backends.npu.decompose import joined, runs_of
+from nacre.backends.npu import selections_rows
 from nacre.backends.npu.kernels import function_of
 from nacre.backends.npu.select import SelectPass, legal
+from nacre.backends.npu.selections_moves import joined, runs_of
 from nacre.dialects import graph, qnn
 from nacre.dialects.declarative import Parameters
 from nacre.dialects.nacre import store_of
@@ -633,7 +633,7 @@ ONE_OR_MANY = {
 def test_one_launch_and_a_launch_a_pass_give_the_same_bits(name, monkeypatch):
     results, kernels = [], []
     for fits in (True, False):
-        monkeypatch.setattr(decompose, "rows_fit", lambda *_, fits=fits: fits)
+        monkeypatch.setattr(selections_rows, "rows_fit", lambda *_, fits=fits: fits)
         net = Net(7)
         module = net.finish(ONE_OR_MANY[name](net))
         set_target(module, "tiny")
