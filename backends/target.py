@@ -20,6 +20,7 @@ from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 
 from ..errors import CompileError, MachineError
+from ..passes.quantise.report import LayerRow
 from ..runtime.comparison import Feeds, Level
 from ..runtime.flatfile import FlatFile
 
@@ -39,6 +40,10 @@ class Executor(Protocol):
 
     def profile(self) -> dict[str, Any]:
         """Figures of one inference, by name."""
+        ...
+
+    def layers(self) -> list[LayerRow] | None:
+        """In which type each source layer computes and why; None where the program was not told."""
         ...
 
     def collect(self, feeds: Feeds, wanted: Collection[str]) -> Level:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from ..backends.session import Session
     from ..passes.quantise.report import LayerRow
     from ..runtime.executable import Executable
-    from ..runtime.flatfile import FlatFile
 
 HELP = "show what is in a program, text or model"
 DESCRIPTION = """\
@@ -78,7 +76,7 @@ def program_info(path: str, check: bool) -> dict[str, Any]:
         **signature(session),
         "sections": {name: len(body) for name, body in file.sections.items()},
         "profile": session.profile(),
-        **program_types(session, file),
+        **program_types(session),
     }
     executable = getattr(session.executor, "program", None)
     if isinstance(executable, Executable):
@@ -88,16 +86,12 @@ def program_info(path: str, check: bool) -> dict[str, Any]:
     return found
 
 
-def program_types(session: Session, file: FlatFile) -> dict[str, Any]:
-    """The layers' types: from the debug map of the npu family, from the module of others."""
-    from ..passes.quantise.report import kept_rows, rows_of
-
-    module = getattr(session.executor, "module", None)
-    kept = json.loads(bytes(file["debug"])).get("types") if "debug" in file.sections else None
-    rows = rows_of(kept) if kept else kept_rows(module) if module is not None else None
+def program_types(session: Session) -> dict[str, Any]:
+    """The layers' types, if the program was told."""
+    rows = session.executor.layers()
     if rows is None:
         return {}
-    on_host = {row.layer: {"engines": [file.family]} for row in rows}
+    on_host = {row.layer: {"engines": [session.file.family]} for row in rows}
     return types(rows, session.profile().get("layers") or on_host)
 
 

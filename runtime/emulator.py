@@ -70,18 +70,18 @@ class Emulator:
         try:
             arrays = {n: [self.view(r) for r in regions] for n, regions in command.regions.items()}
         except Fault as fault:
-            layer = self.program.layer_of(index)
-            raise Fault(f"command {index} ({command.cls.name}, layer '{layer}'): {fault}") from None
+            raise Fault(f"{where(self.program, index)}: {fault}") from None
         fields = command.fields
         if command.cls is LaunchOp:
             kernels = self.program.prepared
             if fields.kernel not in kernels:
-                raise Fault(f"command {index} launches @{fields.kernel}, which the program does not hold")
+                raise Fault(f"{where(self.program, index)} launches @{fields.kernel}, which the program does not hold")
             fields = SimpleNamespace(**(vars(fields) | {"kernel": kernels[fields.kernel]}))
-        who = where(self.program, index)
-        definition = checked(command.cls, who) if self._sanitize else EXECUTE[command.cls]
+        definition = EXECUTE[command.cls]
+        if self._sanitize:
+            definition = checked(command.cls, where(self.program, index))
         if command.cls is LaunchOp:
-            definition = located(definition, who)
+            definition = located(definition, where(self.program, index))
         return definition, fields, port_arrays(command.cls, arrays)
 
     def run(

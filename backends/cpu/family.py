@@ -20,6 +20,7 @@ from ...dialects.nacre import BlobAttr, StoreAttr, initial_states, store_of
 from ...dialects.store import Store
 from ...dialects.text import make_context, parse_module, print_module
 from ...errors import FileFormatError, MachineError
+from ...passes.quantise.report import LayerRow, kept_rows
 from ...runtime.comparison import Feeds, Level, collect_module
 from ...runtime.flatfile import ALIGNMENT, STATE, FlatFile, pack_states, read_states
 from ...runtime.interpreter import interpret
@@ -114,6 +115,10 @@ class CpuExecutor:
     def reset(self) -> None:
         """The states as the file has them."""
         self.states = read_states(self.file)
+
+    def layers(self) -> list[LayerRow] | None:
+        """The layers' types, from the module."""
+        return kept_rows(self.module)
 
     def collect(self, feeds: Feeds, wanted: Collection[str]) -> Level:
         """One inference, watched."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import struct
 from collections import Counter
@@ -26,7 +27,7 @@ from ...passes.npu.fuse_residual import FuseResidualPass
 from ...passes.npu.keep_on_chip import KeepOnChipPass
 from ...passes.npu.schedule import SchedulePass
 from ...passes.npu.tile import TilePass
-from ...passes.quantise.report import keep_rows, kept_rows
+from ...passes.quantise.report import LayerRow, keep_rows, kept_rows, rows_of
 from ...runtime import isa, ppu
 from ...runtime.comparison import Feeds, Level, collect_program
 from ...runtime.cost import launch_cost
@@ -185,7 +186,7 @@ class NpuExecutor:
         self.program = decode(file)
         self.sram_peak_bytes = json.loads(bytes(file["plan"]))["sram_peak_bytes"]
         self.emulator = Emulator(self.program, sanitize=sanitize)
-        self._timing: Timing | None = None
+        self.file = file
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """One inference."""
@@ -200,15 +201,24 @@ class NpuExecutor:
         self.reset()
         return collect_program("program", self.emulator, feeds, wanted)
 
+    def layers(self) -> list[LayerRow] | None:
+        """The layers' types, from the debug map."""
+        kept = json.loads(bytes(self.file["debug"])).get("types")
+        return None if kept is None else rows_of(kept)
+
+    @functools.cached_property
     def timing(self) -> Timing:
         """The event simulation, done once."""
-        if self._timing is None:
-            self._timing = simulate(self.program)
-        return self._timing
+        return simulate(self.program)
+
+    @functools.cached_property
+    def kernel_costs(self) -> dict[str, dict[str, Any]]:
+        """`costs_of_kernels`, counted once."""
+        return costs_of_kernels(self.program)
 
     def profile(self) -> dict[str, Any]:
         """Cycles, seconds, traffic and memory of one inference."""
-        t = self.timing()
+        t = self.timing
         engines = engines_of_layers(self.program)
         return {
             "machine": self.program.machine.name,
@@ -223,7 +233,7 @@ class NpuExecutor:
             "constant_bytes": len(self.program.constants),
             "instructions": len(self.program.commands),
             "busy_cycles": dict(t.busy_cycles),
-            "kernels": costs_of_kernels(self.program),
+            "kernels": self.kernel_costs,
             "layers": {
                 name: {
                     "engines": engines.get(name, []), "cycles": round(x.cycles), "macs": x.macs,

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.pattern_rewriter import InsertPoint, PatternRewriter
-from xdsl.traits import is_side_effect_free
 
 from ...dialects import ppu
 from ...dialects.types import DTYPE_OF, f32
 from ...runtime.ppu.arithmetic import function_of
 from ..pattern import canonical
-from .hoist import may_fault
+from .hoist import may_run_anywhere
 
 COMPUTED = [
     op for op in ppu.OPS
@@ -41,7 +40,7 @@ def constant(number: int | float, type_: Attribute, like: Operation) -> ppu.Cons
 @canonical(*COMPUTED)
 def fold(op: Operation, rewriter: PatternRewriter) -> None:
     """An operation on constants is a constant, with the bits the engine would compute; a fault stays one."""
-    if not op.results or not is_side_effect_free(op) or may_fault(op):
+    if not op.results or not may_run_anywhere(op):
         return
     function = function_of(op)
     if function is None or any(number_of(v) is None for v in op.operands):

@@ -49,13 +49,14 @@ def movable(block: Block) -> Iterator[Operation]:
         if isinstance(op, ppu.IfOp):
             yield from movable(op.then.block)
             yield from movable(op.otherwise.block)
-        elif is_side_effect_free(op) and not op.regions and not may_fault(op):
+        elif not op.regions and may_run_anywhere(op):
             yield op
 
 
-def may_fault(op: Operation) -> bool:
-    """Whether an operation stops the engine for some operands."""
-    return isinstance(op, MAY_FAULT) and op.results[0].type != f32
+def may_run_anywhere(op: Operation) -> bool:
+    """Whether an operation does no harm where nobody wants its result: no effects, no operands that stop the engine."""
+    stops = isinstance(op, MAY_FAULT) and op.results[0].type != f32
+    return is_side_effect_free(op) and not stops
 
 
 def defined_outside(owner: Operation | Block, loop: ppu.LoopOp) -> bool:

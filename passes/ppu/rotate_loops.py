@@ -6,16 +6,14 @@ is `if (test) loop { body; again if test }`: a round has no decision, and the la
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.ir import Block, Operation, SSAValue
-from xdsl.traits import is_side_effect_free
+from xdsl.ir import Block, SSAValue
 
 from ...dialects import ppu
 from ..base import NacrePass
-from .hoist import may_fault
+from .hoist import may_run_anywhere
 
 
 @dataclass(frozen=True)
@@ -39,49 +37,31 @@ def rotate(loop: ppu.LoopOp) -> bool:
     leaves = isinstance(stays[0], ppu.YieldOp) and list(stays[0].operands) == list(block.args)
     if not leaves or list(end.operands) != [decision.condition, *decision.outputs]:
         return False
-    if not all(is_side_effect_free(op) and not op.regions and not may_fault(op) for op in test):
+    if any(op.regions or not may_run_anywhere(op) for op in test):
         return False
     if loop.parent is None or decision.condition.owner not in test:
         return False
 
-    entered = copies(test, dict(zip(block.args, loop.inputs)))
+    entered: dict[SSAValue, SSAValue] = dict(zip(block.args, loop.inputs))
+    loop.parent.insert_ops_before([op.clone(entered) for op in test], loop)
     turned = Block(arg_types=[v.type for v in loop.inputs])
     for old, new in zip(block.args, turned.args):
         new.name_hint = old.name_hint
-    before = copies(test, dict(zip(block.args, turned.args)))
-    turned.add_ops(before.ops)
-    body = decision.then.block
-    renamed = before.values
-    for op in list(body.ops)[:-1]:
-        turned.add_op(op.clone(renamed))
-    results = [renamed.get(v, v) for v in ppu.yielded(decision.then)]
-    after = copies(test, dict(zip(block.args, results)))
-    turned.add_ops(after.ops)
-    last = ppu.YieldOp.of(after.values[decision.condition], *results)
+    inside: dict[SSAValue, SSAValue] = dict(zip(block.args, turned.args))
+    turned.add_ops(op.clone(inside) for op in (*test, *list(decision.then.block.ops)[:-1]))
+    results = [inside.get(v, v) for v in ppu.yielded(decision.then)]
+    tested: dict[SSAValue, SSAValue] = dict(zip(block.args, results))
+    turned.add_ops(op.clone(tested) for op in test)
+    last = ppu.YieldOp.of(tested[decision.condition], *results)
     last.location = end.location
     turned.add_op(last)
     again = ppu.LoopOp.of(loop.inputs, turned)
     chosen = Block([again, ppu.YieldOp.of(*again.outputs)])
-    enter = ppu.IfOp.of(entered.values[decision.condition], chosen, Block([ppu.YieldOp.of(*loop.inputs)]))
+    enter = ppu.IfOp.of(entered[decision.condition], chosen, Block([ppu.YieldOp.of(*loop.inputs)]))
     again.location = enter.location = loop.location
-    loop.parent.insert_ops_before([*entered.ops, enter], loop)
+    loop.parent.insert_op_before(enter, loop)
     for result, chosen_result in zip(loop.outputs, enter.outputs):
         result.replace_all_uses_with(chosen_result)
     loop.detach()
     loop.erase(safe_erase=False)
     return True
-
-
-@dataclass
-class Copies:
-    """Copied operations, and what the old values became."""
-
-    ops: list[Operation]
-    values: dict[SSAValue, SSAValue]
-
-
-def copies(ops: Sequence[Operation], values: dict[SSAValue, SSAValue]) -> Copies:
-    """Copies of operations with some values replaced."""
-    return Copies([op.clone(values) for op in ops], values)
-
-
