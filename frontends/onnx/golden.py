@@ -1,6 +1,6 @@
 """What the source framework computes: every tensor of an ONNX model for given inputs.
 
-ONNX Runtime runs the model with all its tensors as outputs and its graph optimisations off; where it is not
+ONNX Runtime runs the model with all its tensors as outputs, each node by itself; where it is not
 installed, or cannot run the model, ONNX's own reference evaluator does, and says so. Tensors inside branches
 have no value of their own and are left out.
 """
@@ -11,6 +11,7 @@ import importlib.util
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -21,6 +22,9 @@ from ...errors import ImportFailed, InputError
 from ...runtime.comparison import Feeds, SourceTensor, in_portions
 from .builder import GraphBuilder
 from .model import graph_inputs, read_model
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 UNKNOWN_BYTES = 2**20
 """What a tensor is taken to need whose shape ONNX's inference does not find."""
@@ -141,11 +145,8 @@ def onnxruntime_runner(proto: onnx.ModelProto, names: Sequence[str]) -> Runner:
     exposed.CopyFrom(proto)
     known = {o.name for o in exposed.graph.output}
     exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
-    settings = onnxruntime.SessionOptions()
-    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    settings.log_severity_level = 3
     content = exposed.SerializeToString()
-    session = onnxruntime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(content, node_by_node(proto), providers=["CPUExecutionProvider"])
 
     def run(feeds: Feeds, wanted: Sequence[str]) -> list[object]:
         try:
@@ -154,6 +155,28 @@ def onnxruntime_runner(proto: onnx.ModelProto, names: Sequence[str]) -> Runner:
             raise InputError(f"onnxruntime cannot run the model on this input: {first_line(error)}") from None
 
     return run
+
+
+INTEGER_PRODUCTS = {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm"}
+
+
+def node_by_node(proto: onnx.ModelProto) -> onnxruntime.SessionOptions:
+    """Options under which ONNX Runtime computes each node as ONNX defines it.
+
+    Without optimisation, as it joins and reorders nodes; but for int8 weights in integer products: on x86 without VNNI
+    instructions their pairwise sums saturate at 16 bits, unless an optimisation turns the weights into uint8 first
+    (session.x64quantprecision, of onnxruntime_session_options_config_keys.h).
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if any(node.op_type in INTEGER_PRODUCTS for node in proto.graph.node):
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.add_session_config_entry("session.x64quantprecision", "1")
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return options
 
 
 def reference_runner(proto: onnx.ModelProto) -> Runner:

@@ -17,6 +17,7 @@ from nacre.dialects.quant import QuantType
 from nacre.dialects.types import element_type
 from nacre.errors import CompileError, ImportFailed
 from nacre.frontends.onnx import import_onnx
+from nacre.frontends.onnx.golden import node_by_node
 from nacre.passes.graph.simplify import SimplifyPass
 from nacre.passes.quantise.fold_qdq import FoldQdqPass
 from nacre.passes.rewrite import canonicalize, cse
@@ -75,10 +76,8 @@ def folded(model):
 
 
 def session(model):
-    options = ort.SessionOptions()
+    options = node_by_node(model)
     options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
@@ -341,6 +340,29 @@ def test_compiling_needs_no_calibration_and_keeps_the_scales():
     assert scales == {float(np.float32(0.013)), float(np.float32(0.03))}
     with pytest.raises(CompileError, match="quantised already, to int8"):
         nacre.compile(model, dtype="uint8")
+
+
+def test_verify_compares_what_casts_round_behind_them():
+    """A tensor before a cast does not exist in integers; what the cast gives is there, and equal."""
+    model, _ = conv_net(np.int8, np.int8, True)
+    report = nacre.verify(model, [{"x": uniform((2, 4, 16, 16), -1.6, 1.6)}], target="tiny")
+    assert report.holds, report.failures
+    [rounded] = [n.input[0] for n in model.graph.node if n.op_type == "QuantizeLinear" and n.input[0] != "x"]
+    [output] = report.outputs
+    assert "graph" in report.comparison.rows[rounded].statistics
+    assert not {"qnn", "npu", "program"} & report.comparison.rows[rounded].statistics.keys()
+    assert report.comparison.rows[output].statistics["qnn"].max_abs == 0
+
+
+def test_verify_holds_where_a_product_is_a_step_off():
+    """Of 400,000 inputs and products of two activations a few are rounded the other way, which is no failure."""
+    net = Net()
+    x = net.qdq("x", 0.0131, 3)
+    y = net.qdq(net.node("Mul", [x, net.qdq(net.node("Sigmoid", [x]), 0.0039, -128)]), 0.0113, -101)
+    model = net.model({"x": [1, 4, 320, 320]}, y)
+    report = nacre.verify(model, [{"x": uniform((1, 4, 320, 320), -1.6, 1.6)}], target="cpu")
+    assert report.holds, report.failures
+    assert 0 < report.comparison.rows[y].statistics["qnn"].max_abs < 1.01 * 0.0113
 
 
 def test_weights_keep_their_integers():
