@@ -2,8 +2,8 @@
 
 Float levels have to agree with the source within a tolerance, the levels from qnn down (and the program) bit
 for bit, except that selection may sum the floats of layers that stayed float in another order than qnn (see
-`loose_tensors`), and the quantised outputs with the source to a signal-to-noise ratio. A comparison that compared
-nothing, or not every output, fails.
+`loose_tensors`), and the quantised outputs with the source to a signal-to-noise ratio. So are all levels of a model
+with casts of its own (ONNX QDQ). A comparison that compared nothing, or not every output, fails.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation, SSAValue
 
 from ..dialects.nacre import sources_of
-from ..dialects.quant import QuantType
+from ..dialects.quant import QDQ, QuantType
 from ..dialects.types import dtype_of, element_type
 from ..errors import InputError
 from ..passes.quantise.ranges import range_of
@@ -79,6 +79,9 @@ class Report:
     random: bool = False
     integers: bool = False
     """Whether the source model computes in integers already, so that all levels should equal it."""
+    casts: bool = False
+    """Whether it has casts around float layers instead (ONNX). What a float sum, product or division leaves near a
+    tie is now and then cast to the next step, so that all levels are held to a signal-to-noise ratio."""
     loose: dict[str, float] = field(default_factory=dict)
     """Tensors whose bits at qnn and below may differ, and by what share of the largest magnitude."""
     comparison: Comparison = field(default_factory=lambda: Comparison([], []))
@@ -169,7 +172,7 @@ def verify(
         model=label_of(model), target=target, dtype=str(compiled.report["dtype"]), framework=golden.framework,
         levels=list(collectors), outputs=list(golden.outputs),
         program=None if program is None else os.fspath(program), random=random is not None,
-        integers=level_of(graph) != "graph",
+        integers=level_of(graph) != "graph" and QDQ not in graph.attributes, casts=QDQ in graph.attributes,
         comparison=Comparison(golden.tensors, pairs),
     )  # fmt: skip
     types = output_types(graph)
@@ -329,7 +332,7 @@ def judge(report: Report, min_sqnr: float) -> None:
     report.failures += missing_outputs(report)
     report.failures += [problem for row in report.rows for problem in row.problems]
     lossy = report.dtype != "float32" and not report.integers
-    quantised = [level for level in report.levels if lossy and level != "graph"]
+    quantised = [level for level in report.levels if lossy and (level != "graph" or report.casts)]
     for level in report.levels:
         if level not in quantised:
             report.failures += float_failure(report, level)

@@ -184,6 +184,12 @@ class CastQuantiser(Quantiser):
             set_sources(value, (*sources_of(value), *own))
         op.result.replace_all_uses_with(value)
 
+    def record(self, old: SSAValue, new: SSAValue, rule: Rule) -> None:
+        """As for calibrated ranges, but what a cast rounds no longer holds the tensor before the cast."""
+        if rule.kind is not Kind.MOVES:
+            self.clipped.add(old)
+        super().record(old, new, rule)
+
     def convertible(self, old: QuantType, new: QuantType) -> bool:
         """Whether `requantised` leads from one type to the other."""
         return old.storage == new.storage or i16 not in (old.storage, new.storage)
