@@ -72,7 +72,8 @@ class ArrayEmitter(ExpressionEmitter):
         self.block = outer
         if (wrong := next((k for k, n in enumerate(numbers) if n is None), None)) is not None:
             node = self.in_order(name, start, self.rows(name, arrays))[wrong // size_of(type_)]
-            self.fail(node or start, f"an initial value of the __constant array '{name}' is no constant: it is not known here")
+            what = f"an initial value of the __constant array '{name}'"
+            self.fail(node or start, f"{what} is no constant: it is not known here")
         count = self.array_size(name, arrays, values) * size_of(type_)
         contents = np.zeros(count, DTYPE_OF[element_of(type_).element])
         contents[: len(numbers)] = numbers

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 
@@ -21,8 +22,10 @@ from .types import (
     FLOAT,
     INT,
     NAMES,
+    UCHAR,
     UINT,
     ULONG,
+    USHORT,
     Arithmetic,
     PointerTo,
     Scalar,
@@ -114,20 +117,42 @@ def converter(name: str, target: Arithmetic, saturate: bool, rounding: str | Non
 
 
 def reader(name: str, target: Arithmetic) -> Builtin:
-    """`as_T`: the same bits, between types whose elements have one width."""
+    """`as_T`: the same bits, in elements of another type; the first one has the lowest bits."""
 
     def emit(e: ArithmeticEmitter, node: Node, arguments: Sequence[Value]) -> Value:
         (value,) = arguments
         if value.type is BOOL:
             value = e.convert(node, value, INT)
-        same = isinstance(value.type, Arithmetic) and size_of(value.type) == size_of(target)
-        if not same or element_of(value.type).bits != element_of(target).bits:  # type: ignore[arg-type]
-            e.fail(node, f"'{name}' does not take an argument of type '{value.type}': elements of one width are read")
+        width = size_of(target) * element_of(target).bits
+        if not isinstance(value.type, Arithmetic) or size_of(value.type) * element_of(value.type).bits != width:
+            e.fail(node, f"'{name}' does not take an argument of type '{value.type}': it reads {width} bits")
+        assert isinstance(value.type, Arithmetic)
         element = element_of(target).element
-        cast = [p if p.type == element else e.make(ppu.BitcastOp, p, type=element) for p in value.parts]
-        return Value(target, tuple(cast))
+        parts = regrouped(e, value.parts, element_of(value.type), element_of(target))
+        return Value(target, tuple(p if p.type == element else e.make(ppu.BitcastOp, p, type=element) for p in parts))
 
     return emit
+
+
+def regrouped(e: ArithmeticEmitter, parts: Sequence[SSAValue], source: Scalar, target: Scalar) -> Sequence[SSAValue]:
+    """Numbers as numbers of another width that have the same bits together; floats give integers then."""
+    if source.bits == target.bits:
+        return parts
+    narrow, wide = (by_width(min(source.bits, target.bits)), by_width(max(source.bits, target.bits)))
+    if source.is_float:
+        parts = [e.make(ppu.BitcastOp, p, type=by_width(source.bits).element) for p in parts]
+    count = wide.bits // narrow.bits
+    amounts = [e.number(k * narrow.bits, wide.element) for k in range(count)]
+    if source.bits == wide.bits:
+        return [e.element(e.make(ppu.ShrUOp, p, a), wide, narrow) for p in parts for a in amounts]
+    shifted = [e.make(ppu.ShlOp, e.element(p, narrow, wide), amounts[k % count]) for k, p in enumerate(parts)]
+    whole = range(0, len(parts), count)
+    return [functools.reduce(lambda a, b: e.make(ppu.OrOp, a, b), shifted[k : k + count]) for k in whole]
+
+
+def by_width(bits: int) -> Scalar:
+    """The integer without sign of a width."""
+    return next(t for t in (UCHAR, USHORT, UINT, ULONG) if t.bits == bits)
 
 
 # --- functions of numbers --------------------------------------------------------------------------------

@@ -36,6 +36,8 @@ from .types import (
     usual,
 )
 
+ESCAPES = {"0": 0, "a": 7, "b": 8, "t": 9, "n": 10, "v": 11, "f": 12, "r": 13, "\\": 92, "'": 39, '"': 34, "?": 63}
+"""Characters behind a backslash."""
 LETTERS = {"x": 0, "y": 1, "z": 2, "w": 3}
 
 
@@ -99,12 +101,32 @@ class ExpressionEmitter(ArithmeticEmitter):
 
     def emit_floating(self, node: Tree) -> Value:
         text = str(node.children[0])
+        if text.lower().startswith("0x"):
+            return Value(FLOAT, (self.number(self.hexadecimal(node, text), FLOAT.element),))
         form = re.fullmatch(r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?([fF]?)", text)
         if form is None:
             self.fail(node, f"'{text}' is no float literal")
         if not form[1]:
             self.fail(node, f"'{text}' is a double, which is not in the subset of OpenCL C: write '{text}f'")
         return Value(FLOAT, (self.number(nearest_float(text[:-1]), FLOAT.element),))
+
+    def hexadecimal(self, node: Tree, text: str) -> float:
+        """The float32 nearest to `0x1.8p-2f`."""
+        form = re.fullmatch(r"0[xX]([0-9a-fA-F]*)\.?([0-9a-fA-F]*)[pP][+-]?\d{1,4}([fF]?)", text)
+        if form is None or len(form[1] + form[2]) > 13:  # a float64 holds that many, so that one rounding is left
+            self.fail(node, f"'{text}' is no float literal of at most 13 digits")
+        if not form[3]:
+            self.fail(node, f"'{text}' is a double, which is not in the subset of OpenCL C: write '{text}f'")
+        with np.errstate(over="ignore"):
+            return float(np.float32(float.fromhex(text[:-1])))
+
+    def emit_character(self, node: Tree) -> Value:
+        """A character is an int (C99 6.4.4.4)."""
+        text = str(node.children[0])[1:-1]
+        code = ESCAPES.get(text[1]) if text.startswith("\\") else ord(text)
+        if code is None or code > 127:
+            self.fail(node, f"the character '{text}' is not in the subset of OpenCL C: write its number")
+        return Value(INT, (self.number(code, INT.element),))
 
     # -- operators
     def emit_binary(self, node: Tree) -> Value:
@@ -156,7 +178,10 @@ class ExpressionEmitter(ArithmeticEmitter):
     def emit_ternary(self, node: Tree) -> Value:
         """Only the chosen side runs."""
         condition, left, right = node.children
-        test = self.truth(condition, self.value(condition))
+        decision = self.value(condition)
+        if isinstance(decision.type, Vector):
+            return self.choose(node, decision, left, right)
+        test = self.truth(condition, decision)
         type_ = self.ternary_type(node, self.type_of(left), self.type_of(right))
         found = Variable("", type_)
         self.state[found] = self.zero(type_)
@@ -169,6 +194,20 @@ class ExpressionEmitter(ArithmeticEmitter):
 
         self.branch(test, way(left), way(right))
         return Value(type_, self.state.pop(found))
+
+    def choose(self, node: Tree, test: Value, left: Tree, right: Tree) -> Value:
+        """`?:` of a vector takes each element from one of two vectors, both of which are computed (6.3.i)."""
+        a, b = self.number_of(left), self.number_of(right)
+        assert isinstance(test.type, Vector)
+        shape = self.ternary_type(node, a.type, b.type)
+        if isinstance(shape, Scalar):
+            shape = Vector(shape, test.type.size)
+        if test.type.element.bits != shape.element.bits:
+            self.fail(node, f"'?:' between elements of '{shape}' takes a condition of their width, not '{test.type}'")
+        a, b = self.convert(left, a, shape), self.convert(right, b, shape)
+        _, select = builtin_named("select") or (0, None)
+        assert select is not None
+        return select(self, node, [b, a, test])
 
     def type_of(self, node: Tree) -> CType:
         """The type of an expression, which is emitted to nowhere; once, or nested ones would take for ever."""
