@@ -7,54 +7,17 @@ Value-preserving ops (reshape, transpose, concat, max_pool, …) are graph ops o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Self
-
-from xdsl.dialects.builtin import LocationAttr, TensorType
-from xdsl.ir import Attribute, Dialect, Operation, SSAValue
-from xdsl.irdl import irdl_op_definition, operand_def, opt_operand_def, result_def, traits_def
-from xdsl.traits import Pure
+from xdsl.dialects.builtin import TensorType
+from xdsl.ir import Dialect, Operation, SSAValue
+from xdsl.irdl import irdl_op_definition, operand_def, opt_operand_def, result_def
 from xdsl.utils.exceptions import VerifyException
 
-from .declarative import Canonicalizes, DeclarativeOp, flag, integer, ints, string
+from .declarative import flag, integer, ints, string
 from .graph import axis_of, broadcast_shape, check_bias, fail, per_axis, rank4, reduced_shape, window_sizes
-from .quant import STORAGE_NAMES, QuantType
+from .qnn_base import QnnOp, check_storage
+from .qnn_recurrent import LstmCellOp, NormLstmCellOp  # noqa: F401
 from .rounding import Rounding
-from .types import dtype_of, element_type, i16, i32, i64, shape_of, storage_of, tensor
-
-
-class QnnOp(DeclarativeOp):
-    """An integer operation with one result, whose quantised element type the builder chooses."""
-
-    traits = traits_def(Pure(), Canonicalizes())
-
-    def shape(self) -> tuple[int, ...]:
-        """The result's shape. Raises VerifyException where operands and parameters do not fit."""
-        raise NotImplementedError(f"{self.name} has no shape rule")
-
-    def infer(self) -> Sequence[Attribute]:
-        return [tensor(self.shape(), element_type(self.results[0]))]
-
-    @classmethod
-    def make(  # type: ignore[override]
-        cls, *operands: SSAValue, element: Attribute, location: LocationAttr | None = None, **parameters: Any
-    ) -> Self:
-        """Build the op with a result of the given quantised element type; the shape is inferred."""
-        op = cls._unchecked(operands, parameters, ())
-        made = cls.create(
-            operands=operands, properties=op.properties, result_types=[tensor(op.shape(), element)]
-        )
-        op.drop_all_references()
-        if location is not None:
-            made.location = location
-        return made
-
-    def verify_(self) -> None:
-        super().verify_()
-        for value in (*self.operands, *self.results):
-            element = element_type(value)
-            if not isinstance(element, QuantType) and element not in (i32, i64):
-                raise fail(self, f"works on quantised tensors, i32 and i64, not on {element}")
+from .types import dtype_of, element_type, i16, shape_of, storage_of
 
 
 class RequantisingOp(QnnOp):
@@ -104,7 +67,7 @@ class ConvOp(RequantisingOp):
 
 @irdl_op_definition
 class MatmulOp(RequantisingOp):
-    """Matrix product. a […, M, K], b […, K, N], bias [N] -> […, M, N]."""
+    """Matrix product. a […, M, K], b […, K, N], bias [N] -> […, M, N], stored as a is, or as `to` says."""
 
     name = "qnn.matmul"
     a = operand_def(TensorType)
@@ -115,6 +78,11 @@ class MatmulOp(RequantisingOp):
     result = result_def(TensorType)
     a_zero = integer(0)
     b_zero = integer(0)
+    to = string("")
+
+    def verify_(self) -> None:
+        super().verify_()
+        check_storage(self, self.a, self.result)
 
     def shape(self) -> tuple[int, ...]:
         a, b = shape_of(self.a), shape_of(self.b)
@@ -200,12 +168,7 @@ class RequantiseOp(SameShapeOp):
 
     def verify_(self) -> None:
         super().verify_()
-        before, after = storage_of(element_type(self.input)), storage_of(element_type(self.result))
-        wanted = STORAGE_NAMES.get(to) if (to := self.parameters().to) else before
-        if not to and before != after:
-            raise fail(self, f"keeps the storage type, but goes from {before} to {after}")
-        if wanted != after:
-            raise fail(self, f"goes to {to}, but the result is stored in {after}")
+        check_storage(self, self.input, self.result)
 
 
 @irdl_op_definition

@@ -19,6 +19,7 @@ from .kernel import evaluate
 from .kernels import graph as _graph  # noqa: F401  registers the kernels
 from .kernels import graph_recurrent as _graph_recurrent  # noqa: F401
 from .kernels import qnn as _qnn  # noqa: F401
+from .kernels import quantised_recurrent as _quantised_recurrent  # noqa: F401
 from .kernels.quantised_elementwise import dequantise, quantise
 
 Watch = Callable[[SSAValue, np.ndarray], None]

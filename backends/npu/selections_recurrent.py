@@ -12,11 +12,14 @@ from ...dialects import npu_instructions as npu
 from ...dialects.declarative import DeclarativeOp
 from ...dialects.graph_recurrent import GruCellOp, GruResetOp, LstmCellOp
 from ...dialects.nacre import ReadStateOp, WriteStateOp
+from ...dialects.qnn_recurrent import LstmCellOp as QuantisedLstmCellOp
+from ...dialects.qnn_recurrent import NormLstmCellOp
 from ...dialects.quant import SCastOp
 from ...dialects.types import shape_of
 from .select import Selector, selects
 
 
+@selects(QuantisedLstmCellOp, NormLstmCellOp)
 @selects(LstmCellOp, GruResetOp, GruCellOp, reorders=True)
 def cell(op: DeclarativeOp, s: Selector) -> None:
     """A launch with the gates as [N, k, H], so that a tile takes some columns of all of them."""

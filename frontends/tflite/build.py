@@ -53,6 +53,8 @@ class Operator(NamedTuple):
     options: str | None = None
     fields: Mapping[str, int | float | bool | Sequence[int]] = {}
     version: int = 1
+    intermediates: Sequence[str] = ()
+    """Tensors that stand for values inside the operator, by name."""
 
 
 def build_model(
@@ -153,6 +155,8 @@ def _operator(builder: flatbuffers.Builder, operator: Operator, code: int, index
         }
         fields["BuiltinOptionsType"] = _enum("BuiltinOptions", operator.options)
         fields["BuiltinOptions"] = _table(builder, operator.options, **values)
+    if operator.intermediates:
+        fields["Intermediates"] = _int32_vector(builder, [index[name] for name in operator.intermediates])
     return _table(builder, "Operator", **fields)
 
 

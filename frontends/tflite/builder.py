@@ -74,8 +74,10 @@ class GraphBuilder:
             self.values[index] = FAILED
 
     def read_state(self, source: SourceTensor) -> SSAValue:
-        """What a variable holds when the run begins. LiteRT's variables begin with zeros, as bytes."""
-        initial = np.zeros(source.shape, source.dtype) if source.data is None else source.data
+        """What a variable holds when the run begins. LiteRT's begin with zeros as bytes, int8 with its zero point."""
+        q = source.quantisation
+        zero = int(q.zeros[0]) if q is not None and source.dtype == np.int8 else 0
+        initial = np.full(source.shape, zero, source.dtype) if source.data is None else source.data
         state = StateOp.of(source.name, initial, self.store, element_of_tensor(source))
         read = ReadStateOp.of(state)
         read.location = location_of(source.name)

@@ -60,7 +60,8 @@ class SourceTensor(NamedTuple):
 class SourceOperator(NamedTuple):
     """An operator of the file; inputs and outputs are tensors by index, None for an absent one.
 
-    fields: its options by the schema's names, the schema's defaults where the file leaves one out.
+    fields: its options by the schema's names, the schema's defaults where the file leaves one out. intermediates:
+    tensors by index that stand for values inside the operator; of them only scales and zero points matter.
     """
 
     kind: str
@@ -69,6 +70,7 @@ class SourceOperator(NamedTuple):
     outputs: tuple[int, ...]
     options: str
     fields: Mapping[str, Any]
+    intermediates: tuple[int, ...] = ()
 
 
 class SourceModel(NamedTuple):
@@ -221,11 +223,14 @@ class Reader:
             outputs = self.references(
                 ints(table.OutputsAsNumpy()), tensors, f"the outputs of operator {index} ({kind})"
             )
+            inside = ints(table.IntermediatesAsNumpy())
+            intermediates = self.references(inside, tensors, f"the intermediates of operator {index} ({kind})")
             options, fields = self.options(table)
             base = tensors[outputs[0]].name if outputs else f"{kind}_{index}"
             name = base if base not in names else f"{base}_{index}"
             names.add(name)
-            yield SourceOperator(kind, name, tuple(None if i == -1 else i for i in given), outputs, options, fields)
+            inputs = tuple(None if i == -1 else i for i in given)
+            yield SourceOperator(kind, name, inputs, outputs, options, fields, intermediates)
 
     def kind(self, index: int) -> str:
         """An operator code's name; a custom operator's own in quotes."""

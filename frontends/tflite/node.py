@@ -18,7 +18,7 @@ from ...dialects.qnn import TableOp
 from ...dialects.quant import QuantType, quantised, storage_range
 from ...dialects.types import dtype_of, element_of, element_type, shape_of
 from ...runtime.fixed_point import quantise_multiplier
-from .model import SourceOperator, SourceTensor, word
+from .model import Quantisation, SourceOperator, SourceTensor, word
 from .registry import Unsupported
 
 if TYPE_CHECKING:
@@ -202,6 +202,16 @@ class Node:
                     f"{text_of(self.quant(index))} and '{self.outputs[0].name}' is {text_of(type_)}"
                 )
         return type_
+
+    def intermediate(self, index: int) -> Quantisation:
+        """Scale and zero point of a value inside the operator. Raises Unsupported where the file has no such."""
+        inside = self.source.intermediates
+        found = self.tensors[inside[index]].quantisation if index < len(inside) else None
+        if found is None or len(found.scales) != 1 or len(found.zeros) != 1:
+            raise Unsupported(f"its intermediate tensor {index} has no scale and zero point, and integers need them")
+        if not (np.isfinite(found.scales[0]) and found.scales[0] > 0):
+            raise Unsupported(f"its intermediate tensor {index} has the scale {found.scales[0]}")
+        return found
 
     # -- building
     def emit(self, op: type[DeclarativeOp], *operands: SSAValue | None, **parameters: Any) -> SSAValue:

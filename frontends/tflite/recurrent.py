@@ -1,49 +1,48 @@
 """Importers of recurrent sequences in floats, unrolled over time; their state tensors are states of the module.
 
 Gates and formulas are those of LiteRT's reference kernel (tflite/kernels/lstm_eval.cc, internal/reference).
+Integers are next door, in quantised_recurrent.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
 import numpy as np
 from xdsl.ir import SSAValue
 
 from ...dialects import graph
 from ...dialects.graph_recurrent import LstmCellOp
-from ...dialects.types import shape_of
 from .node import Node
+from .quantised_recurrent import quantised_lstm
 from .registry import Unsupported, tflite_importer
+from .unrolling import (
+    BIASES,
+    CELL_STATE,
+    GATES,
+    INPUT_WEIGHTS,
+    LAYER_NORM,
+    OUTPUT_STATE,
+    PEEPHOLES,
+    PROJECTION,
+    PROJECTION_BIAS,
+    RECURRENT_WEIGHTS,
+    have_peepholes,
+    sequence_of,
+    unrolled,
+)
 
-STEPS_LIMIT = 1000
-"""Steps that are unrolled; a program grows with each."""
-GATES = "ifco"
-"""LiteRT's order of gates: input, forget, cell, output."""
-INPUT_WEIGHTS, RECURRENT_WEIGHTS, PEEPHOLES, BIASES = 1, 5, 9, 12
-PROJECTION, PROJECTION_BIAS, OUTPUT_STATE, CELL_STATE, LAYER_NORM = 16, 17, 18, 19, 20
-"""Inputs of UNIDIRECTIONAL_SEQUENCE_LSTM; the first four begin a run of gates (peepholes: i, f, o)."""
 ACTIVATIONS = {"RELU": "relu", "TANH": "tanh"}
 """A cell's name of an activation. Without one LiteRT multiplies the output gate with a gate of the step, which is
 whatever its scratch memory holds: there is nothing to agree with."""
 
-Step = Callable[[SSAValue, tuple[SSAValue, ...]], tuple[SSAValue, ...]]
-"""From the gates of a step's input [N, kH] and the states, the output first, to the new states."""
 
-
-class Sequence3(NamedTuple):
-    """A sequence as [T · N, I], and its sizes."""
-
-    rows: SSAValue
-    steps: int
-    batch: int
-    time_major: bool
-
-
-@tflite_importer("UNIDIRECTIONAL_SEQUENCE_LSTM", floats=True)
+@tflite_importer("UNIDIRECTIONAL_SEQUENCE_LSTM")
 def lstm(node: Node) -> SSAValue:
-    """With or without input gate (CIFG), peepholes, projection and clips. Layer norms are refused."""
+    """With or without input gate (CIFG), peepholes, projection and clips; layer norms in integers alone."""
+    if node.is_quantised(0):
+        return quantised_lstm(node)
+    refuse_hybrid(node)
     if any(node.has(LAYER_NORM + i) for i in range(4)):
         raise Unsupported("it normalises its gates (layer norm), and an LSTM without that is what can be imported")
     sequence = sequence_of(node)
@@ -67,6 +66,16 @@ def lstm(node: Node) -> SSAValue:
 
     rows = node.emit(graph.MatmulOp, sequence.rows, node.literal(w, "input weights"), node.literal(bias, "bias"))
     return unrolled(node, sequence, rows, step, (OUTPUT_STATE, CELL_STATE))
+
+
+def refuse_hybrid(node: Node) -> None:
+    """Weights of a float sequence are floats too."""
+    for index in range(len(node.inputs)):
+        if node.has(index) and node.is_quantised(index):
+            raise Unsupported(
+                f"its sequence is {node.element(0)} and '{node.input_name(index)}' quantised: dynamic-range "
+                "quantisation cannot be imported; convert the model in float or with full integer quantisation"
+            )
 
 
 @tflite_importer("UNIDIRECTIONAL_SEQUENCE_RNN", floats=True)
@@ -122,11 +131,8 @@ def in_cell_order(node: Node, first: int, gates: str) -> list[np.ndarray]:
 
 def peepholes_of(node: Node, coupled: bool) -> SSAValue | None:
     """What the gates i, o, f read of the cell [3H], None where they read nothing."""
-    given = [node.has(PEEPHOLES + i) for i in range(3)]
-    if not any(given):
+    if not have_peepholes(node, coupled):
         return None
-    if given[1:] != [True, True] or given[0] == coupled:
-        raise Unsupported("some of its gates have peepholes and others none, and either all have or none")
     return node.literal(gate_vector(node, PEEPHOLES, "ifo"), "peepholes")
 
 
@@ -138,42 +144,3 @@ def projected(node: Node, hidden: SSAValue) -> SSAValue:
     bias = node.operand(PROJECTION_BIAS) if node.has(PROJECTION_BIAS) else None
     value, clip = node.emit(graph.MatmulOp, hidden, weights, bias), float(node.option("ProjClip", 0.0))
     return node.emit(graph.ClampOp, value, low=-clip, high=clip) if clip else value
-
-
-# --- unrolling -------------------------------------------------------------------------------------------
-def sequence_of(node: Node) -> Sequence3:
-    """The input as rows of all steps. Raises Unsupported for what cannot be unrolled."""
-    shape, time_major = node.shape(0), bool(node.option("TimeMajor", False))
-    if len(shape) != 3:
-        raise Unsupported(f"its input is {list(shape)}, and a sequence has three axes")
-    batch, steps = (shape[1], shape[0]) if time_major else shape[:2]
-    if not 1 <= steps <= STEPS_LIMIT:
-        raise Unsupported(
-            f"its sequence has {steps} steps, and 1 to {STEPS_LIMIT} can be unrolled: "
-            "convert the model for shorter sequences, since its state is carried from run to run"
-        )
-    x = node.operand(0)
-    if not time_major:
-        x = node.emit(graph.TransposeOp, x, permutation=(1, 0, 2))
-    return Sequence3(node.reshape(x, (steps * batch, shape[2])), steps, batch, time_major)
-
-
-def unrolled(
-    node: Node, sequence: Sequence3, rows: SSAValue, step: Step, inputs: Sequence[int]
-) -> SSAValue:
-    """The outputs of all steps, [T, N, H] or [N, T, H]. `inputs` are the state tensors, which get the last states."""
-    states = tuple(node.operand(i) for i in inputs)
-    batch, width = sequence.batch, shape_of(rows)[1]
-    outputs = []
-    for t in range(sequence.steps):
-        x = rows
-        if sequence.steps > 1:
-            x = node.emit(graph.SliceOp, rows, starts=(t * batch, 0), sizes=(batch, width), steps=(1, 1))
-        states = step(x, states)
-        outputs.append(states[0])
-    for index, value in zip(inputs, states):
-        node.write_state(index, value)
-    size = shape_of(outputs[0])[1]
-    shape, axis = ((1, batch, size), 0) if sequence.time_major else ((batch, 1, size), 1)
-    parts = [node.reshape(h, shape) for h in outputs]
-    return parts[0] if len(parts) == 1 else node.emit(graph.ConcatOp, *parts, axis=axis)

@@ -66,7 +66,8 @@ def matmul(
 ) -> Array:
     """a […, M, K], b […, K, N] -> […, M, N]."""
     acc = matmul_accumulate(a, b, p.a_zero, p.b_zero)
-    return finish(acc, bias, multiplier, shift, p.ofm_zero, p.low, p.high, Rounding(p.rounding), a.dtype)
+    dtype = dtype_of(STORAGE_NAMES[p.to]) if p.to else a.dtype
+    return finish(acc, bias, multiplier, shift, p.ofm_zero, p.low, p.high, Rounding(p.rounding), dtype)
 
 
 @kernel(qnn.AddOp)

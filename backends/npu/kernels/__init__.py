@@ -102,6 +102,7 @@ from . import (  # noqa: E402, F401  registers the kernels
     pool,
     quantised,
     quantised_curve,
+    quantised_recurrent,
     quantised_softmax,
     recurrent,
     reduce,

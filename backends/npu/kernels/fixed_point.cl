@@ -36,3 +36,26 @@ int bit_length(uint x)
     }
     return bits + 1;
 }
+
+// 1 / sqrt(x) of an integer as a Q31 multiplier and a power of two; 0 counts as 1. Five steps of Newton and Raphson
+// in Q3.28, on a mantissa between 1/2 and 2.
+int2 inverse_square_root(long x)
+{
+    int right = 11;
+    long large = max(x, 2L);
+    while (large >= 1L << 29) {
+        large /= 4;
+        right++;
+    }
+    const int pairs = (31 - bit_length(large)) / 2 - 1;
+    right -= pairs;
+    const int halved = (((int)large << (2 * pairs) >> 1) + 1) >> 1;
+    int root = 1 << 28;
+    for (int i = 0; i < 5; i++) {
+        const int cube = raise(high_multiply(high_multiply(root, root), root), 6);
+        root = raise(high_multiply((1 << 28) + (1 << 27), root) - high_multiply(halved, cube), 3);
+    }
+    const int root_of_half = 1518500250;  // in Q31
+    const int multiplier = high_multiply(root, root_of_half) << max(-right, 0);
+    return (int2)(x <= 1 ? INT_MAX : multiplier, x <= 1 ? 0 : -max(right, 0));
+}

@@ -170,7 +170,7 @@ def test_states_are_in_the_text():
     [
         ({"norm": True}, "it normalises its gates"),
         ({"activation": RELU6}, "activation RELU6 is not supported"),
-        ({"weights": np.int8}, "imported for floats only, and 'wi' is quantised"),
+        ({"weights": np.int8}, "'wi' quantised: dynamic-range quantisation cannot be imported"),
         ({"steps": 1001}, "1001 steps, and 1 to 1000 can be unrolled"),
         ({"variable": False}, "reads the tensor 'h state', which nothing before it defines"),
     ],
