@@ -11,6 +11,7 @@ from xdsl.ir import BlockArgument, Operation, SSAValue
 
 from ..dialects.declarative import DeclarativeOp
 from ..dialects.graph import ConstantOp
+from ..dialects.locations import layer_name
 from ..dialects.nacre import ReadStateOp, WriteStateOp, initial_states, states_of
 from ..dialects.quant import DCastOp, QCastOp, QuantType, SCastOp
 from ..dialects.types import dtype_of, element_type, shape_of
@@ -166,7 +167,10 @@ def execute(op: Operation, arrays: Sequence[np.ndarray]) -> Iterator[np.ndarray]
     if isinstance(op, SCastOp):
         return (arrays[0],)
     if isinstance(op, DeclarativeOp):
-        return evaluate(op, *arrays)
+        try:
+            return evaluate(op, *arrays)
+        except NacreError as error:  # of an outside operator's kernel, which knows no layer
+            raise type(error)(f"{layer_name(op)}: {error}") from None
     raise NacreError(f"the interpreter has no rule for {op.name}")
 
 

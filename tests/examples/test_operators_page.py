@@ -57,6 +57,22 @@ def test_a_grid_that_is_no_multiple_of_the_group_is_refused(package: Path) -> No
     assert "rms.cl: kernel 'rms_norm' runs in groups of [16, 1, 1], but its launch rule in nacre_rms" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("there", "instead", "reason"),
+    [
+        ("* scale[i];", "* scale[i]", "layer 'y': rms.cl:18:81: error: expected ';' after ']'"),
+        ("* scale[i];", "* scale[i + 1];", "layer 'y': rms.cl:18:73: kernel 'example.rms_norm': reads 'scale'[24]"),
+    ],
+)
+def test_a_mistake_in_a_kernel_is_told_with_the_layer_when_calibration_runs_it(
+    package: Path, there: str, instead: str, reason: str
+) -> None:
+    kernel = package / "nacre_rms" / "rms.cl"
+    kernel.write_text(kernel.read_text().replace(there, instead))
+    done = run(package, blocks("python")[1].replace('("float32", 1e-5)', '("uint8", 0.05)'))
+    assert reason in done.stderr, done.stderr
+
+
 def test_an_operator_without_a_tile_rule_is_refused_by_name(package: Path) -> None:
     module = package / "nacre_rms" / "__init__.py"
     module.write_text(module.read_text().replace("@launch_tiles(RmsNormOp)\n", ""))
