@@ -37,6 +37,7 @@ class Emitter:
         self.made: dict[SSAValue, SSAValue] = {}  # float value -> what its rule made of it
         self.cast: dict[tuple[SSAValue, IntegerType], SSAValue] = {}  # float value -> in integers, for other users
         self.floats: dict[SSAValue, SSAValue] = {}  # float value whose op was quantised -> its dcast
+        self.origins: dict[SSAValue, SSAValue] = {}  # such a dcast's result -> the float value it stands for
         self.chosen: dict[SSAValue, set[QuantType]] = {}  # float value -> the types it is quantised to
         self.clipped: set[SSAValue] = set()  # values whose type holds less than their range
         self.whys: dict[Operation, str] = {}  # why an op computes in another type than the default
@@ -170,7 +171,7 @@ class Emitter:
             set_sources(cast.result, sources_of(value) if value not in self.clipped else ())
             assert isinstance(quantised.owner, Operation)
             self.block.insert_op_after(cast, quantised.owner)
-            self.floats[value] = cast.result
+            self.floats[value], self.origins[cast.result] = cast.result, value
         return self.floats[value]
 
     def location_of(self, value: SSAValue) -> LocationAttr:

@@ -115,7 +115,8 @@ def descent(value: SSAValue, op: Operation) -> Iterator[Curve]:
 
 def emit_table(q: Quantiser, curve: Curve, result: SSAValue) -> SSAValue | None:
     """A value by table; None where its entries, of whatever scale, do not do the function justice."""
-    source, calibrated = q.input(curve.source), q.range(curve.source)
+    below = q.origins.get(curve.source, curve.source)  # the ops between may have stayed float, behind a dcast
+    source, calibrated = q.input(below), q.range(below)
     own, type_ = q.type_of_range(result), q.result_type(result)
     if fidelity(curve.function, calibrated, q.type(source), own) < q.scheme.faithful_db:
         return q.stays_float(f"a table of it has less than {q.scheme.faithful_db:g} dB")

@@ -109,6 +109,19 @@ def test_what_a_table_cannot_follow_stays_float(ir, qu) -> None:
     assert qu.names(module) == ["floor"]
 
 
+def test_a_function_of_what_stays_float_begins_at_the_integers_below(ir, qu) -> None:
+    """x - 2 · floor(x / 2), PyTorch's remainder: its product is a function of x / 2, which is integers by then."""
+    module = ir.parse("""x: tensor<64xf32>
+        %half = graph.constant dense<0.5> : tensor<f32>
+        %two = graph.constant dense<2.0> : tensor<f32>
+        %h = graph.mul %x, %half : tensor<64xf32>
+        %f = graph.floor %h : tensor<64xf32>
+        %m = graph.mul %f, %two : tensor<64xf32>
+        %y = graph.sub %x, %m : tensor<64xf32>""")
+    qu.error(module, "int16")
+    assert "floor" in qu.names(module)
+
+
 def test_an_average_whose_sum_leaves_32_bits_stays_float(ir, qu) -> None:
     for size, ops in ((256, ["quant.qcast", "qnn.avg_pool", "quant.dcast"]), (257, ["avg_pool"])):
         window = f"kernel = [256, {size}], strides = [1, 1], pads = [0, 0, 0, 1], dilations = [1, 1]"
