@@ -33,6 +33,7 @@ from .unrolling import (
     PROJECTION_BIAS,
     RECURRENT_WEIGHTS,
     Sequence3,
+    have_norms,
     have_peepholes,
     sequence_of,
     unrolled,
@@ -107,11 +108,9 @@ def layer_of(node: Node) -> Layer:
     if any(given) != all(given):
         raise Unsupported("its input gate has some of input weights, recurrent weights and bias, and not all of them")
     gates = tuple(range(0 if all(given) else 1, 4))
-    norm = [node.has(LAYER_NORM + i) for i in range(4)]
-    if any(norm) and norm != [i in gates for i in range(4)]:
-        raise Unsupported("some of its gates have layer norms and others none, and either all have or none")
-    scales = [node.intermediate(i).scales[0] if any(norm) else GATE_SCALE for i in gates]
-    return Layer(sequence, output, cell, gates, any(norm), np.array(scales, np.float32))
+    norm = have_norms(node, coupled=len(gates) == 3)
+    scales = [node.intermediate(i).scales[0] if norm else GATE_SCALE for i in gates]
+    return Layer(sequence, output, cell, gates, norm, np.array(scales, np.float32))
 
 
 def cell_bits(node: Node, cell: QuantType) -> int:

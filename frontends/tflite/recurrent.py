@@ -7,12 +7,15 @@ Integers are next door, in quantised_recurrent.py.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from xdsl.ir import SSAValue
 
 from ...dialects import graph
+from ...dialects.declarative import DeclarativeOp
 from ...dialects.graph_recurrent import LstmCellOp
+from ...dialects.types import shape_of
 from .node import Node
 from .quantised_recurrent import quantised_lstm
 from .registry import Unsupported, tflite_importer
@@ -27,6 +30,7 @@ from .unrolling import (
     PROJECTION,
     PROJECTION_BIAS,
     RECURRENT_WEIGHTS,
+    have_norms,
     have_peepholes,
     sequence_of,
     unrolled,
@@ -35,16 +39,15 @@ from .unrolling import (
 ACTIVATIONS = {"RELU": "relu", "TANH": "tanh"}
 """A cell's name of an activation. Without one LiteRT multiplies the output gate with a gate of the step, which is
 whatever its scratch memory holds: there is nothing to agree with."""
+FUNCTIONS: dict[str, type[DeclarativeOp]] = {"relu": graph.ReluOp, "tanh": graph.TanhOp}
 
 
 @tflite_importer("UNIDIRECTIONAL_SEQUENCE_LSTM")
 def lstm(node: Node) -> SSAValue:
-    """With or without input gate (CIFG), peepholes, projection and clips; layer norms in integers alone."""
+    """With or without input gate (CIFG), peepholes, layer norms, projection and clips."""
     if node.is_quantised(0):
         return quantised_lstm(node)
     refuse_hybrid(node)
-    if any(node.has(LAYER_NORM + i) for i in range(4)):
-        raise Unsupported("it normalises its gates (layer norm), and an LSTM without that is what can be imported")
     sequence = sequence_of(node)
     w, r = gate_matrix(node, INPUT_WEIGHTS), gate_matrix(node, RECURRENT_WEIGHTS)
     bias = gate_vector(node, BIASES, GATES)
@@ -56,16 +59,70 @@ def lstm(node: Node) -> SSAValue:
         "g": ACTIVATIONS[activation], "h": ACTIVATIONS[activation], "input_forget": coupled,
         "cell_clip": float(node.option("CellClip", 0.0)),
     }  # fmt: skip
-    recurrent, peepholes = node.literal(r, "recurrent weights"), peepholes_of(node, coupled)
+    recurrent, weights = node.literal(r, "recurrent weights"), node.literal(w, "input weights")
+    layer: Normalised | None = None
+    if have_norms(node, coupled):
+        layer = Normalised(node, coupled, bias, settings)
+        rows = node.emit(graph.MatmulOp, sequence.rows, weights)
+    else:
+        peepholes = peepholes_of(node, coupled)
+        rows = node.emit(graph.MatmulOp, sequence.rows, weights, node.literal(bias, "bias"))
 
     def step(x: SSAValue, states: tuple[SSAValue, ...]) -> tuple[SSAValue, ...]:
         output, cell = states
         sums = node.emit(graph.MatmulOp, output, recurrent)
-        hidden, cell = node.emit_all(LstmCellOp, x, sums, cell, peepholes, **settings)
+        if layer is None:
+            hidden, cell = node.emit_all(LstmCellOp, x, sums, cell, peepholes, **settings)
+        else:
+            hidden, cell = layer.step(node.emit(graph.AddOp, x, sums), cell)
         return projected(node, hidden), cell
 
-    rows = node.emit(graph.MatmulOp, sequence.rows, node.literal(w, "input weights"), node.literal(bias, "bias"))
     return unrolled(node, sequence, rows, step, (OUTPUT_STATE, CELL_STATE))
+
+
+class Normalised:
+    """The cells of a layer whose gates go through layer norms, biases behind them, before their activations.
+
+    The sums lie side by side in the cell's order i, o, f, c. A peephole of o reads the cell state after the step, so
+    that gate and what follows it are by themselves there.
+    """
+
+    def __init__(self, node: Node, coupled: bool, bias: np.ndarray, settings: dict[str, Any]):
+        self.node, self.settings = node, settings
+        parts = in_cell_order(node, LAYER_NORM, GATES)
+        if coupled:
+            parts[0] = parts[2]  # the sums of the forget gate are negated there, and so are the results of its norm
+        self.hidden = len(parts[0])
+        biases = bias.reshape(4, self.hidden)
+        self.whole = node.literal(np.stack(parts), "layer norms"), node.literal(biases, "bias")
+        self.peepholes: SSAValue | None = None
+        if have_peepholes(node, coupled):
+            i, o, f = in_cell_order(node, PEEPHOLES, "ifo")
+            self.peepholes = node.literal(np.concatenate([i, 0 * o, f, 0 * o]), "peepholes")
+            self.output = node.literal(o, "peephole"), node.literal(parts[1], "norm"), node.literal(biases[1], "bias")
+
+    def step(self, sums: SSAValue, cell: SSAValue) -> tuple[SSAValue, SSAValue]:
+        """Hidden state and new cell state from the gates' sums [N, 4H]."""
+        node, (rows, width) = self.node, shape_of(sums)
+        before = sums
+        if self.peepholes is not None:
+            cells = node.emit(graph.ConcatOp, cell, cell, cell, cell, axis=1)
+            sums = node.emit(graph.AddOp, sums, node.emit(graph.MulOp, cells, self.peepholes))
+        apart = node.reshape(sums, (rows, 4, self.hidden))
+        gates = node.reshape(self.norm(apart, *self.whole), (rows, width))
+        nothing = node.literal(np.zeros((rows, width), np.float32), "nothing")
+        hidden, cell = node.emit_all(LstmCellOp, gates, nothing, cell, **self.settings)
+        if self.peepholes is None:
+            return hidden, cell
+        peephole, scale, bias = self.output
+        mine = node.emit(graph.SliceOp, before, starts=(0, self.hidden), sizes=(rows, self.hidden), steps=(1, 1))
+        total = node.emit(graph.AddOp, mine, node.emit(graph.MulOp, cell, peephole))
+        gate = node.emit(graph.SigmoidOp, self.norm(total, scale, bias))
+        return node.emit(graph.MulOp, gate, node.emit(FUNCTIONS[self.settings["h"]], cell)), cell
+
+    def norm(self, x: SSAValue, scale: SSAValue, bias: SSAValue) -> SSAValue:
+        """LiteRT's norm over the last axis."""
+        return self.node.emit(graph.LayerNormOp, x, scale, bias, axis=len(shape_of(x)) - 1, epsilon=1e-8)
 
 
 def refuse_hybrid(node: Node) -> None:

@@ -74,6 +74,14 @@ def unrolled(
     return parts[0] if len(parts) == 1 else node.emit(graph.ConcatOp, *parts, axis=axis)
 
 
+def have_norms(node: Node, coupled: bool) -> bool:
+    """Whether the gates of an LSTM are normalised; `coupled`: it has no input gate. All of them are, or none."""
+    given = [node.has(LAYER_NORM + i) for i in range(4)]
+    if any(given) and given != [not coupled, True, True, True]:
+        raise Unsupported("some of its gates have layer norms and others none, and either all have or none")
+    return any(given)
+
+
 def have_peepholes(node: Node, coupled: bool) -> bool:
     """Whether the gates of an LSTM read the cell; `coupled`: it has no input gate. All of them do, or none."""
     given = [node.has(PEEPHOLES + i) for i in range(3)]

@@ -124,14 +124,14 @@ SIZES = st.fixed_dictionaries({
 })  # fmt: skip
 
 
-@settings(derandomize=True, deadline=None, max_examples=40)
+@settings(derandomize=True, deadline=None, max_examples=80)
 @given(
-    SIZES, st.sampled_from([0, 0, 3]), st.booleans(), st.booleans(), st.sampled_from([RELU, TANH]),
+    SIZES, st.sampled_from([0, 0, 3]), st.booleans(), st.booleans(), st.booleans(), st.sampled_from([RELU, TANH]),
     st.sampled_from([0.0, 0.3]), st.sampled_from([0.0, 0.1]), st.integers(0, 99),
 )  # fmt: skip
-def test_lstm(sizes, project, coupled, peepholes, activation, cell_clip, proj_clip, seed):
+def test_lstm(sizes, project, coupled, peepholes, norm, activation, cell_clip, proj_clip, seed):
     content = lstm_file(
-        np.random.default_rng(seed), **sizes, project=project, coupled=coupled, peepholes=peepholes,
+        np.random.default_rng(seed), **sizes, project=project, coupled=coupled, peepholes=peepholes, norm=norm,
         activation=activation, cell_clip=cell_clip, proj_clip=proj_clip if project else 0.0,
     )  # fmt: skip
     same_runs(content, seed)
@@ -168,7 +168,6 @@ def test_states_are_in_the_text():
 @pytest.mark.parametrize(
     ("given_", "words"),
     [
-        ({"norm": True}, "it normalises its gates"),
         ({"activation": RELU6}, "activation RELU6 is not supported"),
         ({"weights": np.int8}, "'wi' quantised: dynamic-range quantisation cannot be imported"),
         ({"steps": 1001}, "1001 steps, and 1 to 1000 can be unrolled"),
