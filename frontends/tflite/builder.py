@@ -13,7 +13,7 @@ from xdsl.ir import Block, Operation, SSAValue
 from xdsl.utils.exceptions import VerifyException
 
 from ...dialects.graph import ConstantOp
-from ...dialects.nacre import ReadStateOp, StateOp, WriteStateOp, set_sources, sources_of
+from ...dialects.nacre import BlobAttr, ReadStateOp, StateOp, WriteStateOp, set_sources, sources_of
 from ...dialects.quant import QuantType, SCastOp
 from ...dialects.store import Store
 from ...dialects.types import dtype_of, element_type, shape_of, size_of, storage_of, tensor
@@ -180,7 +180,12 @@ class GraphBuilder:
         arrays: dict[SSAValue, np.ndarray] = {}
 
         def array(value: SSAValue) -> np.ndarray:
-            return value.owner.array() if isinstance(value.owner, ConstantOp) else arrays[value]
+            if not isinstance(value.owner, ConstantOp):
+                return arrays[value]
+            held = value.owner.value
+            if isinstance(held, BlobAttr):  # no module names the store as yet
+                return self.store.get(held.data.digest).reshape(shape_of(value))
+            return value.owner.array()
 
         try:
             with np.errstate(all="ignore"):

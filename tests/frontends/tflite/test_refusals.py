@@ -157,12 +157,14 @@ def test_shapes_can_be_chosen():
         import_tflite(content, {"x": (5,)})
 
 
-def test_half_precision_weights_are_folded():
+@pytest.mark.parametrize("depth", [6, 40])
+def test_half_precision_weights_are_folded(depth):
+    """Also those of more elements than stand in the text."""
     rng = np.random.default_rng(1)
-    weight = rng.standard_normal((5, 6)).astype(np.float16)
+    weight = rng.standard_normal((5, depth)).astype(np.float16)
     tensors = [
-        Tensor("x", (2, 6), np.float32), Tensor("half", (5, 6), np.float16, data=weight),
-        Tensor("w", (5, 6), np.float32), Tensor("out", (2, 5), np.float32),
+        Tensor("x", (2, depth), np.float32), Tensor("half", (5, depth), np.float16, data=weight),
+        Tensor("w", (5, depth), np.float32), Tensor("out", (2, 5), np.float32),
     ]  # fmt: skip
     operators = [
         Operator("DEQUANTIZE", ["half"], ["w"]),
@@ -170,7 +172,7 @@ def test_half_precision_weights_are_folded():
     ]
     module = import_tflite(build_model(tensors, operators, ["x"], ["out"]))
     assert [op.name for op in module.walk()].count("graph.cast") == 0
-    x = rng.standard_normal((2, 6)).astype(np.float32)
+    x = rng.standard_normal((2, depth)).astype(np.float32)
     np.testing.assert_allclose(interpret(module, {"x": x})["out"], x @ weight.astype(np.float32).T, rtol=1e-5)
 
 
