@@ -302,16 +302,22 @@ class CastQuantiser(Quantiser):
     def weight(self, array: np.ndarray, bias: np.ndarray | None, ifm: SSAValue, ofm: QuantType) -> Weight:
         """Weights with the model's own scales; those that are floats in the model get scales of ours."""
         assert self.current is not None
-        type_ = weight_type(self.current, array.size)
+        type_ = weight_type(self.current, array)
         if type_ is None:
             return quantise_weight(array, bias, self.type(ifm), self.scheme.weights, ofm)
         return weight_of(array, bias, self.type(ifm), type_)
 
 
-def weight_type(op: Operation, size: int) -> QuantType | None:
-    """The type of the constant of some size that an op reads through a cast."""
+def weight_type(op: Operation, array: np.ndarray) -> QuantType | None:
+    """The type of the constant that an op reads through a cast and whose values, in any order, are its weights.
+
+    Weights that a rule computes of several constants (a batch norm's factors) have none.
+    """
     for value in op.operands:
-        if isinstance(value.owner, DCastOp) and is_constant(value) and math.prod(shape_of(value)) == size:
+        if not isinstance(value.owner, DCastOp) or math.prod(shape_of(value)) != array.size:
+            continue
+        held = reals_of(value) if is_constant(value) else None
+        if held is not None and np.array_equal(np.sort(held, axis=None), np.sort(array, axis=None)):
             type_ = element_type(value.owner.input)
             if isinstance(type_, QuantType) and type_.storage in SCHEME_OF:
                 return type_

@@ -342,6 +342,18 @@ def test_compiling_needs_no_calibration_and_keeps_the_scales():
         nacre.compile(model, dtype="uint8")
 
 
+def test_a_batch_norm_whose_factor_leaves_its_scales_type():
+    """scale / sqrt(variance) is four times the scale, whose stored integers end at 127."""
+    net, rng = Net(), np.random.default_rng(2)
+    scale = net.dq(net.array(rng.integers(60, 128, 6).astype(np.int8)), 0.01, 0)
+    shift, mean = (net.array(rng.normal(0, 0.3, 6).astype(np.float32)) for _ in range(2))
+    variance = net.array(np.full(6, 1 / 16, np.float32))
+    y = net.node("BatchNormalization", [net.qdq("x", 0.013, 5), scale, shift, mean, variance])
+    model = net.model({"x": [1, 6, 8, 8]}, net.qdq(y, 0.06, 0))
+    off, names = steps(model, {"x": uniform((1, 6, 8, 8), -1.6, 1.6)}, 0.06)
+    assert "qnn.conv" in names and off.max() <= 1
+
+
 def test_verify_compares_what_casts_round_behind_them():
     """A tensor before a cast does not exist in integers; what the cast gives is there, and equal."""
     model, _ = conv_net(np.int8, np.int8, True)
