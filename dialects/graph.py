@@ -55,7 +55,7 @@ from .graph_index import (  # noqa: F401  OPS takes them in
 from .graph_recurrent import GruCellOp, GruResetOp, LstmCellOp  # noqa: F401
 from .nacre import array_of, constant_attribute, element_matches, store_of
 from .store import Store
-from .types import element_of, element_type, f32, i1, i32, i64, shape_of, storage_of, tensor
+from .types import FLOATS, element_of, element_type, f32, i1, i32, i64, shape_of, storage_of, tensor
 
 
 # --- constants -------------------------------------------------------------------------------------------
@@ -332,7 +332,10 @@ class ResizeOp(GraphOp):
                 raise fail(self, f"'{value}' is none of {', '.join(known)}")
         if len(p.scales) not in (0, rank):
             raise fail(self, f"'scales' needs {rank} entries or none")
-        return [tensor((shape[0], *p.sizes, shape[-1]), element_type(self.ifm))]
+        element = element_type(self.ifm)
+        if p.mode != "nearest" and element not in FLOATS:
+            raise fail(self, f"mode '{p.mode}' computes floats, not {element}; 'nearest' moves integers")
+        return [tensor((shape[0], *p.sizes, shape[-1]), element)]
 
 
 @irdl_op_definition

@@ -15,7 +15,7 @@ from xdsl.ir import SSAValue
 
 from ...dialects import graph
 from ...dialects.declarative import DeclarativeOp, floats_attribute
-from ...dialects.types import shape_of
+from ...dialects.types import FLOATS, element_type, f32, shape_of
 from .node import Node
 from .registry import Unsupported, Value, importer, refuse
 from .sampling import pooled_places
@@ -236,8 +236,23 @@ class Resampling(NamedTuple):
 
 
 def resample(node: Node, plan: Resampling) -> Value:
-    """graph.resize over the axes that change, which have to be the spatial ones of either layout."""
-    value, shape = node.operand(0), node.shape(0)
+    """graph.resize over the axes that change, which have to be the spatial ones of either layout.
+
+    Integers between which it interpolates go through floats, and are cut off behind the point as ONNX Runtime does.
+    """
+    value = node.operand(0)
+    element = element_type(value)
+    if plan.parameters["mode"] == "nearest" or element in FLOATS:
+        return resampled(node, value, plan)
+    if plan.parameters["mode"] == "cubic":
+        raise Unsupported(f"its mode 'cubic' on {element} may leave what that holds; cast its input to float32")
+    floats = resampled(node, node.emit(graph.CastOp, value, to=f32), plan)
+    return node.emit(graph.CastOp, floats, to=element)
+
+
+def resampled(node: Node, value: SSAValue, plan: Resampling) -> SSAValue:
+    """`resample` of a type that the mode has a meaning for."""
+    shape = node.shape(0)
     changed = [i for i, (d, s, f) in enumerate(zip(shape, plan.sizes, plan.scales)) if d != s or f != 1.0]
     if not changed:
         return value

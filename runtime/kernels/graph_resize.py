@@ -11,7 +11,6 @@ import numpy as np
 
 from ...dialects import graph
 from ...dialects.declarative import Parameters
-from ...errors import NacreError
 from ..kernel import kernel
 
 
@@ -64,10 +63,6 @@ NEAREST: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 def interpolate(p: Parameters, x: np.ndarray, axis: int, at: np.ndarray) -> np.ndarray:
     """Σ weight · x[index] over the taps around each coordinate; outside, the edge repeats."""
-    if not np.issubdtype(x.dtype, np.floating):
-        raise NacreError(
-            f"graph.resize: mode '{p.mode}' computes floats, not {x.dtype}; 'nearest' moves integers"
-        )
     size = x.shape[axis]
     if p.mode == "linear":
         at = np.clip(at, 0, size - 1)

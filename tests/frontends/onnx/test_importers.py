@@ -115,6 +115,21 @@ def test_old_resampling(interpret, op_type, opset, mode):
     )
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32])
+@pytest.mark.parametrize("coordinates", ["half_pixel", "asymmetric"])
+def test_interpolation_between_integers_cuts_off(interpret, dtype, coordinates):
+    x = np.random.default_rng(0).integers(-128 if dtype != np.uint8 else 0, 128, (1, 3, 5, 6)).astype(dtype)
+    resize = node("Resize", ("x", "", "s"), mode="linear", coordinate_transformation_mode=coordinates)
+    check(interpret, resize, {"x": x}, weights={"s": np.array([1, 1, 2, 2.5], np.float32)}, opset=18, atol=0)
+
+
+def test_cubic_interpolation_between_integers_is_refused():
+    resize = node("Resize", ("x", "", "s"), mode="cubic")
+    model = model_of([resize], {"x": np.zeros((1, 3, 5, 6), np.uint8)}, weights={"s": np.float32([1, 1, 2, 2])})
+    with pytest.raises(ImportFailed, match="mode 'cubic' on ui8 may leave what that holds; cast its input"):
+        import_onnx(model)
+
+
 def test_resampling_of_a_channels_last_model_needs_no_transpose(interpret):
     resize = node("Resize", ("x", "", "s"), mode="linear", coordinate_transformation_mode="asymmetric")
     weights = {"s": np.array([1, 2, 2, 1], np.float32)}

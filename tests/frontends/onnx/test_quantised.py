@@ -17,7 +17,7 @@ from nacre.dialects.quant import QuantType
 from nacre.dialects.types import element_type
 from nacre.errors import CompileError, ImportFailed
 from nacre.frontends.onnx import import_onnx
-from nacre.frontends.onnx.golden import node_by_node
+from nacre.frontends.onnx.golden import OnnxGolden, node_by_node
 from nacre.passes.graph.simplify import SimplifyPass
 from nacre.passes.quantise.fold_qdq import FoldQdqPass
 from nacre.passes.rewrite import canonicalize, cse
@@ -249,6 +249,33 @@ def test_channels_with_zero_points_of_their_own_stay_float():
     model = net.model({"x": [4, 8]}, net.qdq(net.node("MatMul", [net.qdq("x", 0.02, 128), w]), 0.1, 128))
     off, names = steps(model, {"x": uniform((4, 8), -2, 2)}, 0.1)
     assert off.max() <= 1 and "graph.matmul" in names
+
+
+# --- verify ----------------------------------------------------------------------------------------------
+def casts_around_convolutions():
+    rng, net = np.random.default_rng(5), Net()
+    x = net.qdq("x", 0.02, 3)
+    for channels in (4, 8):
+        weight = net.dq(net.array(rng.integers(-127, 128, (8, channels, 3, 3)).astype(np.int8)), 0.004, 0)
+        x = net.qdq(net.node("Relu", [net.node("Conv", [x, weight], pads=[1, 1, 1, 1])]), 0.03, -128)
+    return net.model({"x": [1, 4, 9, 9]}, x)
+
+
+def test_verify_holds_for_a_model_with_casts():
+    report = nacre.verify(casts_around_convolutions(), {"x": uniform((1, 4, 9, 9))}, target="tiny")
+    assert report.casts and not report.integers and report.holds, report.failures
+    assert all("program" in row.statistics or row.fused["program"] for row in report.rows)
+
+
+def test_verify_names_a_layer_that_is_far_from_the_model(monkeypatch):
+    run = OnnxGolden.run
+
+    def off(self, feeds, names):
+        return {n: a * 0.8 if n == "DequantizeLinear6" else a for n, a in run(self, feeds, names).items()}
+
+    monkeypatch.setattr(OnnxGolden, "run", off)
+    report = nacre.verify(casts_around_convolutions(), {"x": uniform((1, 4, 9, 9))}, target="tiny")
+    assert [f for f in report.failures if "loses much of its precision" in f], report.failures
 
 
 # --- operators on integers -------------------------------------------------------------------------------
