@@ -20,12 +20,14 @@ from .diagnostics import Source, lines_of
 from .predefined import PREDEFINED
 
 MAX_TOKENS = 100_000
-"""Tokens a source may have once its macros are replaced, and tokens that replacing them may handle."""
+"""Tokens a source may have before its macros are replaced, and tokens that these may make of it."""
 MAX_DEPTH = 15
 """Files that may be open in one another by `#include` (C99, 5.2.4.1);"""
 MAX_INCLUDED = 1000
 """and files that a source may include, each as often as it does."""
 NAME = r"[A-Za-z_]\w*"
+EXTENSIONS = ("cl_khr_byte_addressable_store", "cles_khr_int64", "cl_nv_pragma_unroll")
+"""Extensions that may be enabled: what they allow is in the subset anyway, or changes no result."""
 
 
 class Macro(NamedTuple):
@@ -72,7 +74,9 @@ class Preprocessor:
         self.conditions: list[Condition] = []
         """Those of the file that is being read: one that is included is as live as its directive."""
         self.found: list[Token] = []
-        self.handled = self.depth = self.included = 0
+        self.once: set[str] = set()
+        """Files that say `#pragma once`."""
+        self.read = self.made = self.depth = self.included = 0
 
     def run(self, defines: Mapping[str, str]) -> list[Token]:
         """All tokens; `defines` are macros that stand before the first line."""
@@ -126,7 +130,11 @@ class Preprocessor:
         if not any(line and not line.isspace() for line in lines):
             return []
         first = following - len(lines)
-        return self.expand(self.lex("\n".join(lines), first))
+        found = self.lex("\n".join(lines), first)
+        if (more := self.read + len(found) - MAX_TOKENS) > 0:
+            self.beyond(found[-more], f"this source has more than {MAX_TOKENS} tokens")
+        self.read += len(found)
+        return self.expand(found)
 
     def lex(self, text: str, first_line: int = 1) -> list[Token]:
         """The tokens of a text. Raises SourceError at a character no token begins with."""
@@ -157,13 +165,33 @@ class Preprocessor:
             self.macros.pop(self.macro_name(number, column, word, rest), None)
         elif word == "error":
             self.source.fail(number, column, f"#error {rest}")
-        elif word == "pragma" and rest.split()[:2] == ["OPENCL", "FP_CONTRACT"]:
-            if rest.split()[2:] != ["OFF"]:
+        elif word == "pragma":
+            self.pragma(number, column, rest)
+        elif word or rest:  # `#` alone says nothing (C99, 6.10.7)
+            shown = " ".join(f"{word} {rest}".split())
+            self.source.fail(number, column, f"the directive '#{shown}' is not in the subset of OpenCL C")
+
+    def pragma(self, number: int, column: int, rest: str) -> None:
+        """Follow a pragma that is known; others say nothing (C99, 6.10.6)."""
+        words = rest.split()
+        if words[:2] == ["OPENCL", "FP_CONTRACT"]:
+            if words[2:] != ["OFF"]:
                 reason = "'#pragma OPENCL FP_CONTRACT' is 'OFF' here: nothing contracts a product and a sum"
                 self.source.fail(number, column, reason)
-        else:
-            shown = " ".join(f"{word} {rest}".split())[:40]
-            self.source.fail(number, column, f"the directive '#{shown}' is not in the subset of OpenCL C")
+        elif words[:2] == ["OPENCL", "EXTENSION"]:
+            self.extension(number, column, " ".join(words[2:]))
+        elif words == ["once"]:
+            self.once.add(os.path.normpath(self.source.place(number).file))
+
+    def extension(self, number: int, column: int, rest: str) -> None:
+        """Refuse an extension that is enabled and not there; what is disabled was not used (OpenCL C 1.2, 9.1)."""
+        found = re.fullmatch(rf"({NAME}) ?: ?(enable|disable)", rest)
+        if found is None:
+            reason = "'#pragma OPENCL EXTENSION' takes the name of an extension, ':' and 'enable' or 'disable'"
+            self.source.fail(number, column, reason)
+        name, behaviour = found.groups()
+        if behaviour == "enable" and name not in EXTENSIONS:
+            self.source.fail(number, column, f"the extension '{name}' is not in the subset of OpenCL C")
 
     def include(self, number: int, column: int, rest: str) -> None:
         """Go through a file that lies beside this one, as often as it is included."""
@@ -173,11 +201,13 @@ class Preprocessor:
 
         quoted = re.fullmatch(r'"([^"]+)"', rest)
         if quoted is None:
-            shown = f"#include {rest[:40]}".strip()
+            shown = f"#include {rest}".strip()
             fail(f"'{shown}' names no file in quotes: what can be included lies beside the source")
         if self.source.read is None:
             fail(f"'{quoted[1]}' cannot be included: compile_opencl was given no function `read` that reads files")
         path = os.path.normpath(os.path.join(os.path.dirname(self.source.place(number).file), quoted[1]))
+        if path in self.once:
+            return
         self.included += 1
         if self.depth == MAX_DEPTH:
             fail(f"'{path}' is included {MAX_DEPTH + 1} files deep: is it one that includes itself?")
@@ -271,16 +301,15 @@ class Preprocessor:
             else:
                 arguments, end = self.arguments(token, macro.parameters, waiting)
                 made = self.substituted(token, macro, arguments, (hidden & end.hidden) | {str(token)})
-            self.count(token, len(made))
+            self.made += len(made)
+            if self.made > MAX_TOKENS:
+                self.beyond(token, f"macros make more than {MAX_TOKENS} tokens of this source")
             waiting.extend(reversed(made))
-        self.count(given[0].token if given else None, len(found))
         return found
 
-    def count(self, token: Token | None, more: int) -> None:
-        self.handled += more
-        if self.handled > MAX_TOKENS and token is not None:
-            reason = f"macros make more than {MAX_TOKENS} tokens of this source"
-            self.source.fail(token.line or 1, token.column or 1, reason)
+    def beyond(self, token: Token, reason: str) -> NoReturn:
+        """Refuse the source at a token."""
+        self.source.fail(token.line or 1, token.column or 1, reason)
 
     def arguments(
         self, name: Token, parameters: tuple[str, ...], waiting: list[Marked]

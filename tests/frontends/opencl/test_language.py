@@ -127,6 +127,25 @@ PROGRAMS: dict[str, tuple[str, Callable[[], list[int]]]] = {
         #endif""",
         lambda: [18 + 15 * i for i in range(ITEMS)],
     ),
+    "pragmas that say nothing": (
+        """#pragma OPENCL EXTENSION cl_khr_byte_addressable_store : enable
+        #pragma OPENCL EXTENSION cl_khr_fp64 : disable
+        #pragma OPENCL EXTENSION all:disable
+        #pragma
+        #pragma some compiler's "own": @
+        #
+        #if 0
+        #pragma OPENCL EXTENSION cl_khr_subgroups : enable
+        #endif
+        __kernel void f(__global int *y) { int i = get_global_id(0), r = 0;
+          #pragma unroll
+          for (int k = 0; k < 4; k++) {
+            #pragma unroll 2
+            for (int j = 0; j < k; j++) r += i * j;
+          }
+          y[i] = r; }""",
+        lambda: [4 * i for i in range(ITEMS)],
+    ),
     "macros with parameters": (
         """#define MAX(a, b) ((a) > (b) ? (a) : (b))
         #define TWICE(f, x) f(f(x, 1), 2)
