@@ -93,8 +93,11 @@ CASES: dict[str, tuple[Any, Mapping[str, Array], Mapping[str, Array], tuple[str,
 }  # fmt: skip
 
 
+HEAVY = ("cumulative sum", "top k")
+
+
 @pytest.mark.parametrize("target", ["tiny", pytest.param("v853", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in HEAVY else n for n in CASES])
 def test_floats_as_in_onnxruntime(name, target):
     nodes, feeds, weights, outputs = CASES[name]
     model = model_of(nodes, feeds, weights, outputs)

@@ -114,9 +114,6 @@ class Net:
 
     def add(self, op):
         """Append an op; its first result."""
-        op.location = (
-            NameLoc(StringAttr(f"{op.name}_{len(self.block.ops)}"), NoneAttr()) if False else op.location
-        )
         self.block.add_op(op)
         return op.results[0]
 
@@ -134,6 +131,15 @@ class Net:
         self.function.properties["res_attrs"] = ArrayAttr([name(f"y{i}") for i in range(len(results))])
         self.module.verify()
         return self.module
+
+
+CELL = {"cell_bits": 3, "cell_clip": 9000, "hidden_multiplier": 1 << 30, "hidden_shift": -21, "hidden_zero": 5}
+
+
+def integer_gates(net, batch, gates, hidden):
+    """The gates' two products and the cell state of an integer LSTM."""
+    products = (net.input(batch, gates * hidden, element=element) for element in (Q16, i32))
+    return *products, net.input(batch, hidden, element=quantised(i16, 2.0**-12))
 
 
 def conv8(net, x, kernel, filters, groups=1, element=Q8, least=-128, **p):
@@ -379,6 +385,14 @@ CASES = {
         graph.GruCellOp, n.input(3, 900), n.input(3, 600), n.input(3, 300), n.input(3, 300), f="relu", g="relu",
         reset_after=True,
     ),
+    "integer lstm cell": lambda n: n.put(
+        qnn.LstmCellOp, *integer_gates(n, 3, 4, 250), n.input(1, 750, element=Q16), element=Q8, **CELL,
+        peephole_multiplier=(1 << 30,) * 3, peephole_shift=(-16, -15, -14),
+    ),
+    "integer lstm cell with norms": lambda n: n.put(
+        qnn.NormLstmCellOp, *integer_gates(n, 5, 3, 120), n.input(360, element=Q16), n.input(360, element=i32),
+        element=Q8, **CELL, input_forget=True, norm_multiplier=(1 << 30,) * 3, norm_shift=(-3, -2, -1), guard=(1, 2, 3),
+    ),
     # elementwise
     "broadcast operands": lambda n: n.put(graph.AddOp, n.input(7, 1, 33), n.input(20, 1)),
     "scalar operand": lambda n: n.put(graph.MulOp, n.input(7, 900), n.constant(np.float32(3))),
@@ -495,7 +509,14 @@ def assert_as(want, got, exact):
             np.testing.assert_allclose(got[key], array, rtol=1e-4, atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize("name", CASES)
+HEAVY = {
+    "softmax over 100000", "softmax over 100000 int8", "softmax over 5000 in the middle", "scatter-add of many",
+    "scatter elements", "cumulative sum", "cumulative sum over 9000", "matmul over 100000", "top k", "top k int8",
+    "conv of 3000 channels", "conv transpose of 2500 channels", "lrn over 3000",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in HEAVY else n for n in CASES])
 def test_any_size_compiles_and_has_the_same_bits(name):
     with np.errstate(all="ignore"):
         module, feeds = built(name)
