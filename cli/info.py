@@ -1,4 +1,4 @@
-"""`nacre info`: what is in a program, in text of any level, or in a source model."""
+"""`nacre info`: what is in a program, in text of any level, in kernels, or in a source model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import NacreError
 from . import screen
 
 if TYPE_CHECKING:
@@ -15,23 +16,29 @@ if TYPE_CHECKING:
 
     from ..backends.program import NodeArg
     from ..backends.session import Session
+    from ..dialects.ppu import FuncOp
     from ..passes.quantise.report import LayerRow
     from ..runtime.executable import Executable
 
 HELP = "show what is in a program, text or model"
 DESCRIPTION = """\
 Show a .nacre program (memory, instructions, what each layer takes, where it runs, in which type and why), or
-count what is in .mlir text or in a source model.
+count what is in .mlir text, in OpenCL C kernels or in a source model. Of kernels, instructions are those
+of the text, each counted once; 'nacre opt' shows what passes make of them.
 
   nacre info model.nacre
   nacre info model.nacre --check      # every checksum, the constants' too
   nacre info model.onnx --json
+  nacre info kernel.cl -D T=float
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("file", metavar="FILE", help="a .nacre, .mlir, .onnx or .tflite file")
+    parser.add_argument("file", metavar="FILE", help="a .nacre, .mlir, .cl, .onnx or .tflite file")
+    parser.add_argument(
+        "-D", action="append", default=[], dest="defines", metavar="NAME[=VALUE]", help="a macro for a .cl file; repeat"
+    )  # fmt: skip
     parser.add_argument(
         "--shape", action="append", default=[], metavar="NAME=1,3,…", help="fixes an open input; repeat"
     )  # fmt: skip
@@ -41,18 +48,28 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Look, then show."""
+    from .opt import is_source
+    from .output import mistake
+
     program = Path(args.file).suffix == ".nacre"
     if args.check and not program:
-        from .output import mistake
-
         raise mistake(f"--check compares the checksums of a .nacre file, and '{args.file}' is none")
     if args.shape and program:
-        from .output import mistake
-
         raise mistake("--shape: shapes are fixed in a compiled program; give it to nacre compile instead")
-    found = program_info(args.file, args.check) if program else model_info(args.file, args.shape)
+    if args.defines and not is_source(args.file):
+        raise mistake(f"-D is for .cl sources, and '{args.file}' is none")
+    if args.shape and is_source(args.file):
+        raise mistake("--shape: kernels have no shapes; -D gives a .cl source its macros")
+    if program:
+        found = program_info(args.file, args.check)
+    elif is_source(args.file):
+        found = source_info(args.file, args.defines)
+    else:
+        found = model_info(args.file, args.shape)
     if args.json:
         screen.show_json(found)
+    elif "kernels" in found:
+        show_kernels(found)
     else:
         show(found)
 
@@ -144,12 +161,19 @@ def executable_info(program: Executable) -> dict[str, Any]:
 # --- modules ---------------------------------------------------------------------------------------------
 def model_info(path: str, shapes: Sequence[str]) -> dict[str, Any]:
     """What a source model or text holds."""
-    from ..backends.compile import load_model
+    from ..backends.compile import load_model, with_static_main
     from ..backends.runnable import of_module
+    from ..dialects.text import load_module
     from ..passes.quantise.report import kept_rows, layer_rows
     from .compile import parse_shapes
 
-    module = load_model(path, parse_shapes(list(shapes)) or None)
+    if Path(path).suffix == ".mlir" and not shapes:
+        text = load_module(path)
+        if kernels := only_kernels(text):
+            return kernels_info(path, kernels)
+        module = with_static_main(text, Path(path))
+    else:
+        module = load_model(path, parse_shapes(list(shapes)) or None)
     runnable = of_module(module)
     found: dict[str, Any] = {
         "file": path,
@@ -203,6 +227,57 @@ def multiplications(module: ModuleOp) -> dict[str, int]:
     return dict(found)
 
 
+# --- kernels ---------------------------------------------------------------------------------------------
+def source_info(path: str, defines: list[str]) -> dict[str, Any]:
+    """What an OpenCL C source holds, as `nacre opt` gives it without passes. Raises NacreError where it is wrong."""
+    from .opt import read_kernels
+
+    kernels = only_kernels(read_kernels(path, defines))
+    if not kernels:
+        raise NacreError(f"'{path}' holds no kernel with these macros")
+    return kernels_info(path, kernels)
+
+
+def only_kernels(module: ModuleOp) -> list[FuncOp]:
+    """The kernels of a module that holds nothing else; none where it does."""
+    from ..dialects.ppu import FuncOp
+
+    kernels = [op for op in module.ops if isinstance(op, FuncOp)]
+    return kernels if len(kernels) == len(module.ops) else []
+
+
+def kernels_info(path: str, kernels: Sequence[FuncOp]) -> dict[str, Any]:
+    """Kernels with parameters, memory and instructions, none of which takes a launch."""
+    return {"file": path, "level": "ppu", "kernels": [kernel_info(function) for function in kernels]}
+
+
+def kernel_info(function: FuncOp) -> dict[str, Any]:
+    """One kernel. `private_bytes` are a work item's, `local_bytes` a group's without what a launch passes.
+
+    `cycles` are those of a wave that goes once through every instruction, both sides of decisions among them.
+    """
+    from ..dialects.ppu import Space
+    from ..dialects.types import DTYPE_OF
+    from ..runtime.ppu import prepare
+    from ..runtime.ppu.slices import PRICES, instructions_by_class
+
+    kernel = prepare(function)
+    counts = instructions_by_class(kernel.body)
+    memory = dict.fromkeys((Space.LOCAL, Space.PRIVATE), 0)
+    for array in kernel.arrays:
+        memory[array.target.space] += array.size * DTYPE_OF[array.target.element].itemsize
+    return {
+        "name": kernel.name,
+        "parameters": [{"name": n, "type": str(t)} for n, t in zip(kernel.names, kernel.types)],
+        "group": None if kernel.group is None else list(kernel.group),
+        "local_bytes": memory[Space.LOCAL],
+        "private_bytes": memory[Space.PRIVATE],
+        "table_bytes": sum(t.contents.nbytes for t in kernel.tables),
+        "instructions": {name: counts[name] for name in PRICES if counts[name]},
+        "cycles": sum(n * PRICES[name].cycles for name, n in counts.items()),
+    }
+
+
 # --- showing ---------------------------------------------------------------------------------------------
 def show(found: Mapping[str, Any]) -> None:
     """All of it for people."""
@@ -234,6 +309,22 @@ def show(found: Mapping[str, Any]) -> None:
         print()
         screen.show_layers(profile["layers"])
     show_types(found.get("layers", ()))
+
+
+def show_kernels(found: Mapping[str, Any]) -> None:
+    """A paragraph a kernel, and a row of its instructions by class."""
+    screen.show_pairs({n: found[n] for n in ("file", "level")})
+    for kernel in found["kernels"]:
+        print()
+        head: dict[str, Any] = {"kernel": f"@{kernel['name']}"}
+        for index, p in enumerate(kernel["parameters"]):
+            head["parameters" if index == 0 else " " * index] = f"{p['name']}  {p['type']}"
+        head["group"] = kernel["group"] or "any"
+        sizes = ("local_bytes", "private_bytes", "table_bytes")
+        screen.show_pairs(head | {n.replace("_", " "): kernel[n] for n in sizes if kernel[n]})
+    classes = list(dict.fromkeys(name for kernel in found["kernels"] for name in kernel["instructions"]))
+    rows = [(f"@{k['name']}", *(k["instructions"].get(c, 0) for c in classes), k["cycles"]) for k in found["kernels"]]
+    table("kernel", (*classes, "cycles once"), rows)
 
 
 def show_types(layers: Sequence[Mapping[str, Any]]) -> None:

@@ -49,6 +49,16 @@ def class_of(instruction: Instruction) -> str:
     return "float" if instruction.type == f32 else "integer"
 
 
+def instructions_by_class(body: Body) -> Counter[str]:
+    """Instructions of a region and of those within it, each counted once, by class."""
+    found: Counter[str] = Counter()
+    for instruction in body.instructions:
+        found[class_of(instruction)] += 1
+        for inner in instruction.bodies:
+            found += instructions_by_class(inner)
+    return found
+
+
 @dataclass(frozen=True)
 class Slice:
     """A region: how many instructions it has of each class, and those that control flow depends on, in order."""
