@@ -3,8 +3,9 @@
 Float levels have to agree with the source within a tolerance, the levels from qnn down (and the program) bit
 for bit, except that selection may sum the floats of layers that stayed float in another order than qnn (see
 `loose_tensors`), and the quantised outputs with the source to a signal-to-noise ratio. So are all levels of a model
-with casts of its own (ONNX QDQ), each layer of which has to keep the precision of its inputs as well. A comparison
-that compared nothing, or not every output, fails.
+with casts of its own (ONNX QDQ), each layer of which has to keep the precision of its inputs as well, and those of a
+model whose framework rounds activations at run time (TFLite's dynamic range). A comparison that compared nothing, or
+not every output, fails.
 """
 
 from __future__ import annotations
@@ -83,6 +84,8 @@ class Report:
     casts: bool = False
     """Whether it has casts around float layers instead (ONNX). What a float sum, product or division leaves near a
     tie is now and then cast to the next step, so that all levels are held to a signal-to-noise ratio."""
+    rounds: bool = False
+    """Whether the source framework rounds activations which Nacre has in float (TFLite's dynamic range)."""
     loose: dict[str, float] = field(default_factory=dict)
     """Tensors whose bits at qnn and below may differ, and by what share of the largest magnitude."""
     comparison: Comparison = field(default_factory=lambda: Comparison([], []))
@@ -174,6 +177,7 @@ def verify(
         levels=list(collectors), outputs=list(golden.outputs),
         program=None if program is None else os.fspath(program), random=random is not None,
         integers=level_of(graph) != "graph" and QDQ not in graph.attributes, casts=QDQ in graph.attributes,
+        rounds=golden.rounds,
         comparison=Comparison(golden.tensors, pairs),
     )  # fmt: skip
     types = output_types(graph)
@@ -333,7 +337,9 @@ def judge(report: Report, min_sqnr: float) -> None:
     report.failures += missing_outputs(report)
     report.failures += [problem for row in report.rows for problem in row.problems]
     lossy = report.dtype != "float32" and not report.integers
-    quantised = [level for level in report.levels if lossy and (level != "graph" or report.casts)]
+    quantised = [
+        level for level in report.levels if report.rounds or (lossy and (level != "graph" or report.casts))
+    ]
     for level in report.levels:
         if level not in quantised:
             report.failures += float_failure(report, level)

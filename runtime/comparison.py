@@ -61,6 +61,11 @@ class Golden(Protocol):
         """What the layers compute from the inputs, in the model's order."""
         ...
 
+    @property
+    def rounds(self) -> bool:
+        """Whether it rounds activations at run time which the import computes in float."""
+        ...
+
     def run(self, feeds: Feeds, names: Sequence[str]) -> dict[str, np.ndarray]:
         """The named tensors (inputs are none) for some inputs."""
         ...

@@ -38,6 +38,8 @@ class OnnxGolden:
     Raises ImportFailed for a file that cannot be read; `say` is called with what a user should know.
     """
 
+    rounds = False
+
     def __init__(
         self,
         model: str | os.PathLike[str] | onnx.ModelProto,

@@ -19,6 +19,7 @@ from ...dialects.store import Store
 from ...dialects.types import dtype_of, element_type, shape_of, size_of, storage_of, tensor
 from ...runtime.interpreter import execute
 from ..module import Problem
+from .hybrid import with_float_weights
 from .model import SourceModel, SourceOperator, SourceTensor
 from .node import QUANTISED, Constant, Node, Operand, element_of_tensor, location_of, source_of
 from .registry import IMPORTERS, Unsupported
@@ -120,7 +121,8 @@ class GraphBuilder:
             if len(good) < len(inputs):
                 results: Sequence[Operand | Failed] = [FAILED] * len(operator.outputs)
             else:
-                results = self.results_of(Node(operator, good, self.model.tensors, self), before)
+                given = with_float_weights(operator, self.model.tensors, good)
+                results = self.results_of(Node(operator, given, self.model.tensors, self), before)
         except (Unsupported, VerifyException) as error:
             self.problems.append(Problem(operator.name, operator.kind, str(error)))
             results = [FAILED] * len(operator.outputs)

@@ -16,6 +16,7 @@ import numpy as np
 from ...errors import InputError
 from ...runtime.comparison import Feeds, SourceTensor, in_portions
 from ...runtime.kernels.quantised_elementwise import dequantise
+from .hybrid import NOTE, rounded_layers
 from .importer import input_shapes
 from .model import read_bytes, read_model
 
@@ -23,6 +24,7 @@ from .model import read_bytes, read_model
 class TfliteGolden:
     """A TFLite model in its source framework; the same reading of the file that `import_tflite` makes.
 
+    say: called with a note where LiteRT rounds what the import does not; `rounds` is whether it does.
     Raises ImportFailed for a file that cannot be read, InputError where LiteRT is missing or refuses the
     model.
     """
@@ -43,6 +45,10 @@ class TfliteGolden:
         self.framework, self._interpreter = interpreter_of(read_bytes(model)[1])
         self._prepare()
         self._last: Feeds | None = None
+        rounded = rounded_layers(source)
+        self.rounds = bool(rounded)
+        if rounded:
+            say(NOTE.format(count=f"{len(rounded)} layer{'s' if len(rounded) > 1 else ''}"))
 
     def _prepare(self) -> None:
         try:

@@ -23,7 +23,7 @@ from .scales import activated, clamp_of, fused, positive, product_factor, window
 
 
 # --- convolutions ----------------------------------------------------------------------------------------
-@tflite_importer("CONV_2D")
+@tflite_importer("CONV_2D", weights=(1,))
 def conv(node: Node) -> SSAValue:
     """weight [M, KH, KW, C / groups]."""
     _, *size, channels = image(node, 0)
@@ -34,7 +34,7 @@ def conv(node: Node) -> SSAValue:
     return convolution(node, weight_of(node, 1, (1, 2, 3, 0)), groups=channels // depth, **window)
 
 
-@tflite_importer("DEPTHWISE_CONV_2D")
+@tflite_importer("DEPTHWISE_CONV_2D", weights=(1,))
 def depthwise(node: Node) -> SSAValue:
     """weight [1, KH, KW, C · multiplier]; output channel c · multiplier + m reads channel c."""
     _, *size, channels = image(node, 0)
@@ -125,13 +125,12 @@ def rounding_of(ifm: QuantType) -> Rounding:
     return Rounding.ACC64 if ifm.storage == i16 else Rounding.DOUBLE
 
 
-def refuse_mixed(node: Node) -> None:
-    """Activations and weights are both floats or both quantised."""
-    if node.is_quantised(0) != node.is_quantised(1):
+def refuse_mixed(node: Node, data: int = 0) -> None:
+    """Activations (the input `data`) and weights are both floats or both quantised."""
+    if node.is_quantised(data) != node.is_quantised(1):
         raise Unsupported(
-            f"'{node.input_name(0)}' is {node.element(0)} and '{node.input_name(1)}' "
-            f"{short(node, 1)}: dynamic-range "
-            "quantisation cannot be imported; convert the model in float or with full integer quantisation"
+            f"'{node.input_name(data)}' is {short(node, data)} and '{node.input_name(1)}' {short(node, 1)}, which is "
+            "no quantisation that TFLite has: convert the model in float or with full integer quantisation"
         )
 
 
@@ -177,7 +176,7 @@ def integer_bias(node: Node, index: int, ifm: QuantType) -> SSAValue | None:
 
 
 # --- transposed convolution ------------------------------------------------------------------------------
-@tflite_importer("TRANSPOSE_CONV")
+@tflite_importer("TRANSPOSE_CONV", weights=(1,))
 def transpose_conv(node: Node) -> SSAValue:
     """Inputs: output shape, weight [M, KH, KW, C], ifm, bias. An input pixel adds its products to a window of
     the result; the padding scheme is that of the convolution from result to input."""
@@ -193,10 +192,9 @@ def transpose_conv(node: Node) -> SSAValue:
     over = [r - w for r, w in zip(reach, wanted[1:3])]
     pads = (*begin, *(max(v, 0) for v in over))
     output_pads = tuple(max(-v, 0) for v in over)
+    refuse_mixed(node, 2)
     if node.is_quantised(2):
         return integer_transpose_conv(node, strides, pads, output_pads)
-    if node.is_quantised(1):
-        raise Unsupported("its weights are quantised and its input is not, which cannot be imported")
     weight = weight_of(node, 1, (1, 2, 3, 0))
     made = node.emit(
         graph.ConvTransposeOp, node.operand(2), weight.value, bias_of(node, 3), strides=strides, pads=pads,
@@ -253,7 +251,7 @@ def with_zeros_between(node: Node, x: SSAValue, strides: Sequence[int], zero: in
 
 
 # --- matrix products -------------------------------------------------------------------------------------
-@tflite_importer("FULLY_CONNECTED")
+@tflite_importer("FULLY_CONNECTED", weights=(1,))
 def fully_connected(node: Node) -> SSAValue:
     """ifm […, K] flattened to rows of K, weight [N, K]."""
     if node.word("WeightsFormat", "FullyConnectedOptionsWeightsFormat", 0) != "DEFAULT":
@@ -288,7 +286,7 @@ def fully_connected(node: Node) -> SSAValue:
     return node.reshape(product, out)
 
 
-@tflite_importer("BATCH_MATMUL")
+@tflite_importer("BATCH_MATMUL", weights=(1,))
 def batch_matmul(node: Node) -> SSAValue:
     """a […, M, K] · b […, K, N], either of them transposed where the file says so."""
     refuse_mixed(node)

@@ -242,6 +242,18 @@ def gather(node: Node) -> SSAValue:
     return node.emit(graph.GatherOp, node.operand(0), node.operand(1), axis=axis)
 
 
+@tflite_importer("EMBEDDING_LOOKUP", moves=True, weights=(1,))
+def embedding_lookup(node: Node) -> SSAValue:
+    """Inputs: ids [n] of i32, table. Rows of the table."""
+    rows = node.shape(1)[0] if node.shape(1) else 0
+    if node.element(0) != i32 or len(node.shape(0)) != 1:
+        raise Unsupported(f"its ids are {node.element(0)}{list(node.shape(0))}, and have to be i32 in one axis")
+    known = node.array(0)
+    if known is not None and known.size and not (known.min() >= 0 and known.max() < rows):
+        raise Unsupported(f"its ids reach from {known.min()} to {known.max()} in a table of {rows} rows")
+    return node.emit(graph.GatherOp, node.operand(1), node.operand(0), axis=0)
+
+
 # --- padding and repeating -------------------------------------------------------------------------------
 @tflite_importer("PAD", "PADV2", "MIRROR_PAD", moves=True)
 def pad(node: Node) -> SSAValue:

@@ -39,15 +39,17 @@ from .unrolling import (
 ACTIVATIONS = {"RELU": "relu", "TANH": "tanh"}
 """A cell's name of an activation. Without one LiteRT multiplies the output gate with a gate of the step, which is
 whatever its scratch memory holds: there is nothing to agree with."""
+LSTM_WEIGHTS = (*range(INPUT_WEIGHTS, BIASES), PROJECTION)
+"""What an LSTM of dynamic-range quantisation has in int8: the matrices and the peepholes."""
 FUNCTIONS: dict[str, type[DeclarativeOp]] = {"relu": graph.ReluOp, "tanh": graph.TanhOp}
 
 
-@tflite_importer("UNIDIRECTIONAL_SEQUENCE_LSTM")
+@tflite_importer("UNIDIRECTIONAL_SEQUENCE_LSTM", weights=LSTM_WEIGHTS)
 def lstm(node: Node) -> SSAValue:
     """With or without input gate (CIFG), peepholes, layer norms, projection and clips."""
     if node.is_quantised(0):
         return quantised_lstm(node)
-    refuse_hybrid(node)
+    refuse_mixed(node)
     sequence = sequence_of(node)
     w, r = gate_matrix(node, INPUT_WEIGHTS), gate_matrix(node, RECURRENT_WEIGHTS)
     bias = gate_vector(node, BIASES, GATES)
@@ -125,17 +127,17 @@ class Normalised:
         return self.node.emit(graph.LayerNormOp, x, scale, bias, axis=len(shape_of(x)) - 1, epsilon=1e-8)
 
 
-def refuse_hybrid(node: Node) -> None:
-    """Weights of a float sequence are floats too."""
+def refuse_mixed(node: Node) -> None:
+    """Beside a float sequence all is float, weights of int8 having become so."""
     for index in range(len(node.inputs)):
         if node.has(index) and node.is_quantised(index):
             raise Unsupported(
-                f"its sequence is {node.element(0)} and '{node.input_name(index)}' quantised: dynamic-range "
-                "quantisation cannot be imported; convert the model in float or with full integer quantisation"
+                f"its sequence is {node.element(0)} and '{node.input_name(index)}' quantised, which is no quantisation "
+                "that TFLite has: convert the model in float or with full integer quantisation"
             )
 
 
-@tflite_importer("UNIDIRECTIONAL_SEQUENCE_RNN", floats=True)
+@tflite_importer("UNIDIRECTIONAL_SEQUENCE_RNN", floats=True, weights=(1, 2))
 def rnn(node: Node) -> SSAValue:
     """h' = activation(x Wᵀ + b + h Rᵀ)."""
     sequence = sequence_of(node)

@@ -9,7 +9,7 @@ a reason for what it cannot express.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from xdsl.ir import SSAValue
@@ -22,11 +22,13 @@ Importer = Callable[["Node"], "SSAValue | tuple[SSAValue, ...]"]
 
 class Entry(NamedTuple):
     """An importer; `floats` says that quantised tensors are none of its business, `moves` that it takes integers
-    of 8 and 16 bits which have no scale, since it does not compute with them."""
+    of 8 and 16 bits which have no scale, since it does not compute with them. `weights` are the inputs that LiteRT
+    reads as int8 beside floats (see hybrid.py); the importer gets them as floats."""
 
     function: Importer
     floats: bool
     moves: bool
+    weights: tuple[int, ...]
 
 
 IMPORTERS: dict[str, Entry] = {}
@@ -38,17 +40,20 @@ class Unsupported(Exception):
     """
 
 
-def tflite_importer(*kinds: str, floats: bool = False, moves: bool = False) -> Callable[[Importer], Importer]:
+def tflite_importer(
+    *kinds: str, floats: bool = False, moves: bool = False, weights: Sequence[int] = ()
+) -> Callable[[Importer], Importer]:
     """Register a function for operators.
 
-    floats: on quantised tensors they are refused by name. moves: 8- and 16-bit integers need no scale.
+    floats: on quantised tensors they are refused by name. moves: 8- and 16-bit integers need no scale. weights:
+    inputs by place; int8 constants there become floats where the operator's result is of floats.
     """
 
     def register(function: Importer) -> Importer:
         for kind in kinds:
             if kind in IMPORTERS:
                 raise ValueError(f"{kind} has an importer already")
-            IMPORTERS[kind] = Entry(function, floats, moves)
+            IMPORTERS[kind] = Entry(function, floats, moves, tuple(weights))
         return function
 
     return register

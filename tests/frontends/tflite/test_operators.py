@@ -587,6 +587,14 @@ def gather(draw: Draw) -> Case:
     return draw.one("GatherOptions", {"Axis": axis}, [x, constant("index", index), like(x, shape)])
 
 
+@case("EMBEDDING_LOOKUP", "float32", "int8")
+def embedding_lookup(draw: Draw) -> Case:
+    table, rows = draw.tensor("w", (draw.whole(1, 20), 40), data=None), draw.many(16)
+    table = table._replace(data=draw.values(*table.shape), zero=0)
+    made = draw.one(None, {}, [Tensor("x", (rows,), np.int32), table, like(table, (rows, 40))])
+    return made._replace(feeds={"x": made.feeds["x"] % table.shape[0]})
+
+
 def padding(draw: Draw, most: int):
     amounts = draw.rng.integers(0, most, (3, 2))
     x = draw.tensor("x", (5, 6, 7))

@@ -169,7 +169,7 @@ def test_states_are_in_the_text():
     ("given_", "words"),
     [
         ({"activation": RELU6}, "activation RELU6 is not supported"),
-        ({"weights": np.int8}, "'wi' quantised: dynamic-range quantisation cannot be imported"),
+        ({"weights": np.uint8}, "its weights 'wi' are uint8 with the zero point 0 beside floats"),
         ({"steps": 1001}, "1001 steps, and 1 to 1000 can be unrolled"),
         ({"variable": False}, "reads the tensor 'h state', which nothing before it defines"),
     ],
