@@ -14,15 +14,9 @@ from xdsl.ir import SSAValue
 
 from ...dialects import npu_instructions as npu
 from ...dialects.npu import buffer_type
-from .kernels.coalesce import broadcast_strides, coalesced, dense_strides
+from .kernels.coalesce import BATCHES as BATCHES
+from .kernels.coalesce import ROWS, WALKED, broadcast_strides, coalesced, dense_strides
 from .select import Selector
-
-WALKED = 6
-"""Runs that kernels of repeated operands walk;"""
-BATCHES = 4
-"""that a matrix product walks in its batch;"""
-ROWS = 3
-"""and that reductions and layer norms walk in what they keep, and in what they reduce."""
 
 
 def runs(onto: Sequence[int], *shapes: Sequence[int]) -> int:

@@ -69,7 +69,7 @@ def _interpolated(magnitude: NDArray[np.int64], bits: int, beyond: int) -> NDArr
     """The samples' 16 bits, raised by `bits`, between which the low `bits` of the magnitude weigh."""
     place = magnitude >> bits
     inside = np.minimum(place, 254)
-    samples = _logistic_samples()
+    samples = logistic_samples()
     below = samples[inside]
     between = (below << bits) + (magnitude & ((1 << bits) - 1)) * (samples[inside + 1] - below)
     return np.where(place >= 255, beyond, between)
@@ -83,7 +83,7 @@ _SAMPLES_ABOVE = (
 
 
 @cache
-def _logistic_samples() -> NDArray[np.int64]:
+def logistic_samples() -> NDArray[np.int64]:
     """65536 / (1 + e^(−i / 24)) for i = 0 … 255."""
     samples = np.rint(65536 / (1 + np.exp(-np.arange(256, dtype=np.float64) / 24))).astype(np.int64)
     samples[list(_SAMPLES_ABOVE)] += 1

@@ -57,7 +57,7 @@ def softmax16_output(
     # The sum as 1 + a with a in [0, 1), in 65,536 steps around 0.
     mantissa = ((total << (31 - bit_length)) + (1 << 13)) >> 14
     around_zero = np.clip(mantissa - (1 << 15) - (1 << 16), _LOW, _HIGH)
-    reciprocal = interpolate(around_zero, _one_over_one_plus_table())
+    reciprocal = interpolate(around_zero, one_over_one_plus_table())
     right_shift = bit_length - 1
     product = _exponentials(x, row_max, parameters) * reciprocal
     return np.clip((product + (1 << (right_shift - 1))) >> right_shift, 0, _HIGH).astype(np.int16)
@@ -67,14 +67,14 @@ def _exponentials(x, row_max, parameters: Softmax16Parameters) -> NDArray[np.int
     """exp(x − row_max) in Q0.15."""
     difference = x.astype(np.int32) - row_max
     scaled = requantise(difference, parameters.multiplier, parameters.shift, Rounding.DOUBLE)
-    return interpolate(np.clip(scaled.astype(np.int64) + _HIGH, _LOW, _HIGH), _exponential_table())
+    return interpolate(np.clip(scaled.astype(np.int64) + _HIGH, _LOW, _HIGH), exponential_table())
 
 
 @cache
-def _exponential_table() -> NDArray[np.int16]:
+def exponential_table() -> NDArray[np.int16]:
     return table16(np.exp, 10.0 / 65535, _HIGH, 2.0 / 65535, 0, np.float64)
 
 
 @cache
-def _one_over_one_plus_table() -> NDArray[np.int16]:
+def one_over_one_plus_table() -> NDArray[np.int16]:
     return table16(lambda x: 1.0 / (1.0 + x), 1.0 / 65535, _LOW, 2.0 / 65535, 0, np.float64)

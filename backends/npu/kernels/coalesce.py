@@ -7,6 +7,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ....errors import CompileError
+from ....passes.npu.soft_kernels import Arguments
+
+WALKED = 6
+"""Runs that kernels of repeated operands walk;"""
+BATCHES = 4
+"""that a matrix product walks in its batch;"""
+ROWS = 3
+"""and that reductions and layer norms walk in what they keep, and in what they reduce."""
 
 
 class Group(NamedTuple):
@@ -51,6 +59,15 @@ def at_most(count: int, groups: Sequence[Group], operands: int, what: str) -> li
             f"kernel walks {count}; transpose or reshape the operands so that fewer runs alternate"
         )
     return [Group(1, (0,) * operands)] * (count - len(groups)) + list(groups)
+
+
+def in_runs(groups: Sequence[Group], operands: int, what: str) -> Arguments:
+    """What runs_place of grid.cl takes, one work item an element: sizes of the three runs that are inner digits of the
+    third id, and each operand's steps. Raises CompileError where there are more runs."""
+    runs = at_most(WALKED, groups, operands, what)
+    sizes = [g.size for g in runs]
+    steps = (g.strides[operand] for operand in range(operands) for g in runs)
+    return Arguments((*sizes[1:4], *steps), (sizes[5], sizes[4], math.prod(sizes[:4])))
 
 
 def around(shape: Sequence[int], axis: int) -> tuple[int, int, int]:

@@ -17,7 +17,7 @@ from ....dialects.types import dtype_of, f32, i1, i64
 from ....errors import CompileError
 from ....passes.npu.soft_kernels import Arguments, Build, Call, Defines, Library, Shape
 from ....runtime.kernels.graph_elementwise import bound
-from .coalesce import around, at_most, broadcast_strides, coalesced
+from .coalesce import around, broadcast_strides, coalesced, in_runs
 
 LIBRARY = Library(__package__)
 
@@ -106,10 +106,7 @@ def elements(call: Call) -> Arguments:
 def repeated(operands: Sequence[Shape], onto: Shape, what: str) -> Arguments:
     """Sizes of the runs that the third id counts, and the operands' steps; the grid is all elements."""
     strides = [broadcast_strides(s, onto) for s in operands]
-    groups = at_most(6, coalesced(onto, *strides), len(strides), what)
-    sizes = [g.size for g in groups]
-    steps = [g.strides[operand] for operand in range(len(strides)) for g in groups]
-    return Arguments((*sizes[1:4], *steps), (sizes[5], sizes[4], math.prod(sizes[:4])))
+    return in_runs(coalesced(onto, *strides), len(strides), what)
 
 
 def operands(call: Call) -> Arguments:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from ....passes.npu.soft_kernels import Arguments, Build, Call, Defines, Library
-from .coalesce import Group, at_most, broadcast_strides, coalesced
+from .coalesce import BATCHES, Group, at_most, broadcast_strides, coalesced
+from .pool import window_steps
 
 LIBRARY = Library(__package__)
 
@@ -15,11 +16,9 @@ def with_bias(build: Build) -> Defines:
     return {"BIAS": 1} if len(build.inputs) == 3 else {}
 
 
-def window_steps(build: Build) -> Defines:
+def of_window(build: Build) -> Defines:
     """Strides and dilations of a window, and BIAS."""
-    (stride_h, stride_w), (dilation_h, dilation_w) = build.parameters.strides, build.parameters.dilations
-    steps = {"STRIDE_H": stride_h, "STRIDE_W": stride_w, "DILATION_H": dilation_h, "DILATION_W": dilation_w}
-    return {**steps, **with_bias(build)}
+    return {**window_steps(build), **with_bias(build)}
 
 
 @LIBRARY.kernel("ppu.matmul", "linear.cl", defines=with_bias, partial=True)
@@ -33,7 +32,7 @@ def matmul(call: Call) -> Arguments:
     groups = coalesced(out[:-1], by_a, by_b)
     shares = groups and groups[-1].strides[1] == 0
     rows = groups.pop() if shares else Group(1, (0, 0))
-    outer = at_most(4, groups, 2, "the batch of a matrix product")
+    outer = at_most(BATCHES, groups, 2, "the batch of a matrix product")
     sizes = tuple(g.size for g in outer)
     steps = (*(g.strides[0] for g in outer), *(g.strides[1] for g in outer))
     scalars = (depth, rows.strides[0], *sizes[1:], *steps, int(call.resumed))
@@ -49,14 +48,14 @@ def window(call: Call, top: int, left: int) -> Arguments:
     return Arguments(scalars, (filters, columns, images * rows))
 
 
-@LIBRARY.kernel("ppu.conv", "linear.cl", defines=window_steps, partial=True)
-@LIBRARY.kernel("ppu.depthwise", "linear.cl", defines=window_steps, partial=True)
+@LIBRARY.kernel("ppu.conv", "linear.cl", defines=of_window, partial=True)
+@LIBRARY.kernel("ppu.depthwise", "linear.cl", defines=of_window, partial=True)
 def conv(call: Call) -> Arguments:
     """`pads` are the tile's own; those behind it only tell how many outputs there are."""
     return window(call, *call.parameters.pads[:2])
 
 
-@LIBRARY.kernel("ppu.conv_transpose", "linear.cl", defines=window_steps, partial=True)
+@LIBRARY.kernel("ppu.conv_transpose", "linear.cl", defines=of_window, partial=True)
 def conv_transpose(call: Call) -> Arguments:
     """`origin` is the first output seen from the first input; `size` the number of outputs, which the buffer tells."""
     return window(call, *call.parameters.origin)

@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from ....dialects.types import dtype_of, f32
 from ....passes.npu.soft_kernels import Arguments, Build, Call, Defines, Library
 from ....runtime.kernels.graph_movement import exactly
-from .coalesce import Group, around, at_most, broadcast_strides, coalesced, dense_strides
+from .coalesce import WALKED, Group, around, broadcast_strides, coalesced, dense_strides, in_runs
 
 LIBRARY = Library(__package__)
 
 
 def in_steps(groups: list[Group], first: int, what: str) -> Arguments:
     """One work item an element: where the first one comes from, and the sizes and steps of six runs."""
-    runs = at_most(6, groups, 1, what)
-    sizes = [g.size for g in runs]
-    steps = (g.strides[0] for g in runs)
-    return Arguments((first, *sizes[1:4], *steps), (sizes[5], sizes[4], math.prod(sizes[:4])))
+    scalars, grid = in_runs(groups, 1, what)
+    return Arguments((first, *scalars), grid)
 
 
 @LIBRARY.kernel("ppu.broadcast", "movement.cl", entry="in_steps")
@@ -97,11 +95,9 @@ def pad(call: Call) -> Arguments:
     """One work item an element of the box that `place` says: first output, number, first input loaded, an axis each."""
     axes, start = padded_axes(call)
     runs = [Group(a.count, (a.shift, a.size, a.step)) for a in axes]
-    runs = at_most(6, [ONE_INPUT] * (6 - len(runs)) + runs, 3, "a pad")
-    counts = [g.size for g in runs]
+    scalars, grid = in_runs([ONE_INPUT] * (WALKED - len(runs)) + runs, 3, "a pad")
     loaded = int(math.prod(call.inputs[0]) > 0)
-    scalars = (loaded, start, *counts[1:4], *(g.strides[i] for i in range(3) for g in runs))
-    return Arguments(scalars, (counts[5], counts[4], math.prod(counts[:4])))
+    return Arguments((loaded, start, *scalars), grid)
 
 
 # --- gathering -------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ....passes.npu.soft_kernels import Arguments, Build, Call, Defines, Library
-from .coalesce import at_most, broadcast_strides, coalesced
+from .coalesce import ROWS, at_most, broadcast_strides, coalesced, in_runs
 
 LIBRARY = Library(__package__)
 
@@ -22,8 +22,8 @@ def layer_norm(call: Call) -> Arguments:
     strides = [broadcast_strides(v, x) for v in vectors]
     strides = [strides[0], strides[-1]]  # without a bias its steps are the scale's, and nothing takes them
     axis = call.parameters.axis
-    rows = at_most(3, coalesced(x[:axis], *(s[:axis] for s in strides)), 2, "the scale of a layer norm")[::-1]
-    loops = at_most(3, coalesced(x[axis:], *(s[axis:] for s in strides)), 2, "the scale of a layer norm")[::-1]
+    rows = at_most(ROWS, coalesced(x[:axis], *(s[:axis] for s in strides)), 2, "the scale of a layer norm")[::-1]
+    loops = at_most(ROWS, coalesced(x[axis:], *(s[axis:] for s in strides)), 2, "the scale of a layer norm")[::-1]
     steps = [g.strides[operand] for groups in (rows, loops) for operand in (0, 1) for g in groups]
     scalars = (math.prod(x[axis:]), *(g.size for g in loops), *steps)
     return Arguments(scalars, tuple(g.size for g in rows))
@@ -40,7 +40,4 @@ def normalise(call: Call) -> Arguments:
     x, mean, _, *vectors = call.inputs
     strides = [broadcast_strides(s, x) for s in (mean, *vectors)]
     strides = [strides[0], strides[1], strides[-1]]
-    groups = at_most(6, coalesced(x, *strides), 3, "the scale of a normalisation")
-    sizes = [g.size for g in groups]
-    steps = [g.strides[operand] for operand in range(3) for g in groups]
-    return Arguments((*sizes[1:4], *steps), (sizes[5], sizes[4], math.prod(sizes[:4])))
+    return in_runs(coalesced(x, *strides), 3, "the scale of a normalisation")

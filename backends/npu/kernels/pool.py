@@ -24,7 +24,7 @@ def is_float(build: Build) -> Defines:
     return {"FLOAT": 1} if build.inputs[0] == f32 else {}
 
 
-def steps(build: Build) -> Defines:
+def window_steps(build: Build) -> Defines:
     """Strides and dilations of a window."""
     (stride_h, stride_w), (dilation_h, dilation_w) = build.parameters.strides, build.parameters.dilations
     return {"STRIDE_H": stride_h, "STRIDE_W": stride_w, "DILATION_H": dilation_h, "DILATION_W": dilation_w}
@@ -32,7 +32,7 @@ def steps(build: Build) -> Defines:
 
 def of_largest(build: Build) -> Defines:
     """LOWEST is what padding holds."""
-    return {**steps(build), **is_float(build), "LOWEST": LOWEST[c_type(build.outputs[0])]}
+    return {**window_steps(build), **is_float(build), "LOWEST": LOWEST[c_type(build.outputs[0])]}
 
 
 def of_average(build: Build) -> Defines:
@@ -41,7 +41,7 @@ def of_average(build: Build) -> Defines:
     With `count_include_pad` the padding does, up to the `overhang` that only rounding up adds.
     """
     p = build.parameters
-    made = dict(steps(build))
+    made = dict(window_steps(build))
     for axis, letter in enumerate("HW"):
         low, high, size = p.window[2 + axis], p.window[4 + axis], p.sizes[axis]
         overhang = p.overhang[axis] if p.overhang else 0

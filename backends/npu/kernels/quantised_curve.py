@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ....passes.npu.soft_kernels import Arguments, Build, Call, Defines, Library
-from ....runtime.kernels.quantised_functions import _logistic_samples
+from ....runtime.kernels.quantised_functions import logistic_samples
 from .quantised_softmax import samples
 
 LIBRARY = Library(__package__)
@@ -15,7 +15,7 @@ def of_curve(build: Build) -> Defines:
     """How the input becomes steps of 1 / (3 * 4096), and the samples of the logistic function."""
     multiplier, shift = build.parameters.multiplier, build.parameters.shift
     half = 1 << (shift - 1) if shift else 0
-    return {"MULTIPLIER": multiplier, "SHIFT": shift, "HALF": half, "SAMPLES": samples(_logistic_samples())}
+    return {"MULTIPLIER": multiplier, "SHIFT": shift, "HALF": half, "SAMPLES": samples(logistic_samples())}
 
 
 @LIBRARY.kernel("qnn.logistic", "quantised_curve.cl", defines=of_curve)

@@ -9,7 +9,7 @@ import numpy as np
 from ....dialects.declarative import Parameters
 from ....dialects.types import dtype_of
 from ....passes.npu.soft_kernels import Arguments, Build, Call, Defines, Library
-from ....runtime.kernels.quantised_softmax16 import _exponential_table, _one_over_one_plus_table
+from ....runtime.kernels.quantised_softmax16 import exponential_table, one_over_one_plus_table
 from .quantised import limits
 
 LIBRARY = Library(__package__)
@@ -23,7 +23,7 @@ def of_fixed_point(build: Build) -> Defines:
 def of_tables(build: Build) -> Defines:
     """e^x of 65,535 steps of [-10, 0], and 1 / (1 + x) of [0, 1]."""
     return {
-        "EXPONENTIALS": samples(_exponential_table()), "RECIPROCALS": samples(_one_over_one_plus_table()),
+        "EXPONENTIALS": samples(exponential_table()), "RECIPROCALS": samples(one_over_one_plus_table()),
     }  # fmt: skip
 
 

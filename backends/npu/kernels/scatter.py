@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 from ....passes.npu.soft_kernels import Arguments, Build, Call, Defines, Library
-from .coalesce import at_most, broadcast_strides, coalesced, dense_strides
+from .coalesce import ROWS, at_most, broadcast_strides, coalesced, dense_strides, in_runs
 
 LIBRARY = Library(__package__)
 
@@ -16,11 +14,9 @@ def gather_elements(call: Call) -> Arguments:
     (data, indices), (out,), p = call.inputs, call.outputs, call.parameters
     strides = dense_strides(data)
     lines = [0 if i == p.axis else s for i, s in enumerate(strides)]
-    groups = at_most(6, coalesced(out, lines, broadcast_strides(indices, out)), 2, "a gathering of elements")
-    sizes = [g.size for g in groups]
-    steps = (g.strides[operand] for operand in range(2) for g in groups)
+    scalars, grid = in_runs(coalesced(out, lines, broadcast_strides(indices, out)), 2, "a gathering of elements")
     part = (p.offset, data[p.axis], p.size, strides[p.axis], int(call.resumed))
-    return Arguments((*part, *sizes[1:4], *steps), (sizes[5], sizes[4], math.prod(sizes[:4])))
+    return Arguments((*part, *scalars), grid)
 
 
 COMBINE = {"none": "none", "add": "add", "mul": "mul", "min": "smaller", "max": "larger"}
@@ -38,7 +34,7 @@ def scatter_elements(call: Call) -> Arguments:
     strides = (dense_strides(out), broadcast_strides(indices, updates), dense_strides(updates))
     others = [i for i in range(len(out)) if i != p.axis]
     groups = coalesced([out[i] for i in others], *([s[i] for i in others] for s in strides))
-    runs = at_most(3, groups, 3, "a scattering of elements")[::-1]
+    runs = at_most(ROWS, groups, 3, "a scattering of elements")[::-1]
     along = tuple(s[p.axis] for s in strides)
     steps = (g.strides[operand] for operand in range(3) for g in runs)
     scalars = (p.offset, out[p.axis], p.size, updates[p.axis], *along, *steps, int(call.resumed))

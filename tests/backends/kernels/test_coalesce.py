@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nacre.backends.npu.kernels.coalesce import Group, around, at_most, broadcast_strides, coalesced, dense_strides
+from nacre.backends.npu.kernels.coalesce import (
+    Group,
+    around,
+    at_most,
+    broadcast_strides,
+    coalesced,
+    dense_strides,
+    in_runs,
+)
 from nacre.errors import CompileError
 
 
@@ -43,3 +51,19 @@ def test_groups_of_one_step_fill_up() -> None:
     assert at_most(3, [Group(4, (1, 0))], 2, "a test") == [Group(1, (0, 0)), Group(1, (0, 0)), Group(4, (1, 0))]
     with pytest.raises(CompileError, match=r"a test goes through 2 separate runs of axes, of \[4, 4\] elements"):
         at_most(1, [Group(4, (1, 0))] * 2, 2, "a test")
+
+
+def test_runs_go_round_in_the_order_of_the_result() -> None:
+    """The formula of runs_place in grid.cl, work item by work item: id 0 first, then 1, then the digits of 2."""
+    shape, repeated = (2, 3, 4, 5, 2, 3), (2, 1, 4, 1, 2, 1)
+    groups = coalesced(shape, dense_strides(shape), broadcast_strides(repeated, shape))
+    scalars, grid = in_runs(groups, 2, "a test")
+    assert grid == (3, 2, 2 * 3 * 4 * 5) and scalars[:3] == (3, 4, 5)
+    id2, id1, id0 = np.unravel_index(np.arange(np.prod(shape)), grid[::-1])
+    digits = np.unravel_index(id2, (2, *scalars[:3]))
+    for operand, small in ((scalars[3:9], shape), (scalars[9:], repeated)):
+        places = np.arange(np.prod(small)).reshape(small)
+        found = sum(digit * step for digit, step in zip((*digits, id1, id0), operand, strict=True))
+        np.testing.assert_array_equal(found, np.broadcast_to(places, shape).ravel())
+    with pytest.raises(CompileError, match="a test goes through 7 separate runs of axes"):
+        in_runs([Group(2, (0,))] * 7, 1, "a test")
