@@ -6,6 +6,8 @@
 
 #pragma OPENCL FP_CONTRACT OFF
 
+#include "grid.cl"
+
 #ifdef FUNCTION
 
 // --- functions of one element ---------------------------------------------------------------------------------------
@@ -174,26 +176,16 @@ __kernel void unary(__global const IN0 *x, __global OUT0 *y)
 #endif
 #ifdef IN1
 
-// Where a number of four digits, of which the inner three run to n1, n2 and n3, leads by the steps of its digits.
-size_t place(size_t number, int n1, int n2, int n3, int step0, int step1, int step2, int step3)
-{
-    const size_t digit3 = number % n3, rest = number / n3, digit2 = rest % n2, digit1 = rest / n2 % n1;
-    return rest / n2 / n1 * step0 + digit1 * step1 + digit2 * step2 + digit3 * step3;
-}
-
-// Operands that repeat along axes. The grid is all elements in six runs of axes: the two innermost, and the others as
-// a number of four digits, of which the inner three run to size1 ... size3. Run number i, outermost first, steps
-// through the operands by a_i, b_i and c_i, 0 where they repeat.
+// Operands that repeat along axes. The grid is all elements in six runs of axes, as runs_place has them.
 #ifdef FUNCTION
 
 __kernel void binary(
     __global const IN0 *a, __global const IN1 *b, __global OUT0 *y, int size1, int size2, int size3, int a0, int a1,
     int a2, int a3, int a4, int a5, int b0, int b1, int b2, int b3, int b4, int b5)
 {
-    const size_t id0 = get_global_id(0), id1 = get_global_id(1), id2 = get_global_id(2);
-    const size_t at_a = place(id2, size1, size2, size3, a0, a1, a2, a3) + id1 * a4 + id0 * a5;
-    const size_t at_b = place(id2, size1, size2, size3, b0, b1, b2, b3) + id1 * b4 + id0 * b5;
-    y[(id2 * get_global_size(1) + id1) * get_global_size(0) + id0] = FUNCTION(a[at_a], b[at_b]);
+    const size_t at_a = runs_place(size1, size2, size3, a0, a1, a2, a3, a4, a5);
+    const size_t at_b = runs_place(size1, size2, size3, b0, b1, b2, b3, b4, b5);
+    y[result_place()] = FUNCTION(a[at_a], b[at_b]);
 }
 
 #endif
@@ -206,13 +198,12 @@ __kernel void choose(
     int size3, int a0, int a1, int a2, int a3, int a4, int a5, int b0, int b1, int b2, int b3, int b4, int b5, int c0,
     int c1, int c2, int c3, int c4, int c5)
 {
-    const size_t id0 = get_global_id(0), id1 = get_global_id(1), id2 = get_global_id(2);
-    const size_t at_a = place(id2, size1, size2, size3, a0, a1, a2, a3) + id1 * a4 + id0 * a5;
-    const size_t at_b = place(id2, size1, size2, size3, b0, b1, b2, b3) + id1 * b4 + id0 * b5;
-    const size_t at_c = place(id2, size1, size2, size3, c0, c1, c2, c3) + id1 * c4 + id0 * c5;
+    const size_t at_a = runs_place(size1, size2, size3, a0, a1, a2, a3, a4, a5);
+    const size_t at_b = runs_place(size1, size2, size3, b0, b1, b2, b3, b4, b5);
+    const size_t at_c = runs_place(size1, size2, size3, c0, c1, c2, c3, c4, c5);
     const IN1 chosen = b[at_b];
     const IN2 other = c[at_c];
-    y[(id2 * get_global_size(1) + id1) * get_global_size(0) + id0] = a[at_a] ? chosen : other;
+    y[result_place()] = a[at_a] ? chosen : other;
 }
 
 #else
@@ -223,8 +214,7 @@ __kernel void batch_norm(
     __global const IN0 *x, __global const IN1 *scale, __global const IN2 *bias, __global const IN3 *mean,
     __global const IN4 *variance, __global OUT0 *y)
 {
-    const size_t channel = get_global_id(1);
-    const size_t at = (get_global_id(2) * get_global_size(1) + channel) * get_global_size(0) + get_global_id(0);
+    const size_t channel = get_global_id(1), at = result_place();
     y[at] = (x[at] - mean[channel]) / sqrt(variance[channel] + EPSILON) * scale[channel] + bias[channel];
 }
 

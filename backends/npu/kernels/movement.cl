@@ -3,19 +3,15 @@
 
 #pragma OPENCL FP_CONTRACT OFF
 
-// Every element from a place of x that goes in even steps, which are 0 where x repeats and negative where it is turned
-// round; x[first] is the first. The grid is all elements in six runs of axes: the two innermost, and the others as a
-// number of four digits, of which the inner three run to size1 ... size3. Run number i, outermost first, goes by step_i.
+#include "grid.cl"
+
+// Every element from a place of x that goes in even steps; x[first] is the first. The grid is all elements in six runs
+// of axes, as runs_place has them.
 __kernel void in_steps(
     __global const IN0 *x, __global OUT0 *y, int first, int size1, int size2, int size3, int step0, int step1,
     int step2, int step3, int step4, int step5)
 {
-    const ptrdiff_t id0 = get_global_id(0), id1 = get_global_id(1);
-    const size_t id2 = get_global_id(2), rest = id2 / size3;
-    const ptrdiff_t digit3 = id2 % size3, digit2 = rest % size2, digit1 = rest / size2 % size1;
-    const ptrdiff_t digit0 = rest / size2 / size1;
-    const ptrdiff_t outer = first + digit0 * step0 + digit1 * step1 + digit2 * step2 + digit3 * step3;
-    y[(id2 * get_global_size(1) + id1) * get_global_size(0) + id0] = x[outer + id1 * step4 + id0 * step5];
+    y[result_place()] = x[first + runs_place(size1, size2, size3, step0, step1, step2, step3, step4, step5)];
 }
 
 #ifdef SOURCE
@@ -53,7 +49,7 @@ __kernel void pad(
     const ptrdiff_t i3 = (ptrdiff_t)(id2 % count3) + shift3;
     const ptrdiff_t i4 = (ptrdiff_t)get_global_id(1) + shift4;
     const ptrdiff_t i5 = (ptrdiff_t)get_global_id(0) + shift5;
-    const size_t at = (id2 * get_global_size(1) + get_global_id(1)) * get_global_size(0) + get_global_id(0);
+    const size_t at = result_place();
     const ptrdiff_t outer = first + SOURCE(i0, size0) * step0 + SOURCE(i1, size1) * step1 + SOURCE(i2, size2) * step2
         + SOURCE(i3, size3) * step3;
     const ptrdiff_t source = outer + SOURCE(i4, size4) * step4 + SOURCE(i5, size5) * step5;
@@ -88,7 +84,7 @@ __kernel void gather(
     const ptrdiff_t row = (near < 0 ? near + size : near) - offset;
     const int here = row >= 0 && row < part;
     const ptrdiff_t taken = here | wrong ? row : 0;
-    const size_t at = (id2 * get_global_size(1) + get_global_id(1)) * inner + id0;
+    const size_t at = result_place();
     OUT0 before = 0;
     if (resume) {
         before = acc[at];

@@ -5,6 +5,8 @@
 
 #pragma OPENCL FP_CONTRACT OFF
 
+#include "grid.cl"
+
 // Each row by itself; its mean and its variance are sums in index order, divided by the number of its elements. The
 // grid is all rows, in three runs; a row is three nested loops over its scale and bias, which may repeat. Run and loop
 // number i step through them by row_scale_i, row_bias_i, and scale_i, bias_i.
@@ -17,7 +19,7 @@ __kernel void layer_norm(
     int row_bias0, int row_bias1, int row_bias2, int scale0, int scale1, int scale2, int bias0, int bias1, int bias2)
 {
     const size_t id0 = get_global_id(0), id1 = get_global_id(1), id2 = get_global_id(2);
-    const size_t first = ((id2 * get_global_size(1) + id1) * get_global_size(0) + id0) * count;
+    const size_t first = result_place() * count;
     __global const IN0 *value = x + first;
     OUT0 total = 0.0f;
     for (int i = 0; i < count; i++) {
@@ -56,16 +58,8 @@ __kernel void layer_norm(
 
 #ifdef IN3
 
-// Where a number of four digits, of which the inner three run to n1, n2 and n3, leads by the steps of its digits.
-size_t place(size_t number, int n1, int n2, int n3, int step0, int step1, int step2, int step3)
-{
-    const size_t digit3 = number % n3, rest = number / n3, digit2 = rest % n2, digit1 = rest / n2 % n1;
-    return rest / n2 / n1 * step0 + digit1 * step1 + digit2 * step2 + digit3 * step3;
-}
-
-// One element with its row's mean and variance. The grid is all elements: the two innermost runs of axes, and the
-// others as a number of four digits, of which the inner three run to size1 ... size3. Run number i, outermost first,
-// steps through mean and variance by row_i, through scale and bias by scale_i and bias_i.
+// One element with its row's mean and variance. The grid is all elements in six runs of axes, as runs_place has them;
+// run number i steps through mean and variance by row_i, through scale and bias by scale_i and bias_i.
 __kernel void normalise(
     __global const IN0 *x, __global const IN1 *mean, __global const IN2 *variance, __global const IN3 *scale,
 #ifdef BIAS
@@ -75,14 +69,12 @@ __kernel void normalise(
     int scale0, int scale1, int scale2, int scale3, int scale4, int scale5, int bias0, int bias1, int bias2, int bias3,
     int bias4, int bias5)
 {
-    const size_t id0 = get_global_id(0), id1 = get_global_id(1), id2 = get_global_id(2);
-    const size_t at = (id2 * get_global_size(1) + id1) * get_global_size(0) + id0;
-    const size_t row = place(id2, size1, size2, size3, row0, row1, row2, row3) + id1 * row4 + id0 * row5;
-    const size_t s = place(id2, size1, size2, size3, scale0, scale1, scale2, scale3) + id1 * scale4 + id0 * scale5;
+    const size_t at = result_place(), row = runs_place(size1, size2, size3, row0, row1, row2, row3, row4, row5);
+    const size_t s = runs_place(size1, size2, size3, scale0, scale1, scale2, scale3, scale4, scale5);
     const OUT0 deviation = sqrt(variance[row] + EPSILON);
     OUT0 normalised = (x[at] - mean[row]) / deviation * scale[s];
 #ifdef BIAS
-    normalised += bias[place(id2, size1, size2, size3, bias0, bias1, bias2, bias3) + id1 * bias4 + id0 * bias5];
+    normalised += bias[runs_place(size1, size2, size3, bias0, bias1, bias2, bias3, bias4, bias5)];
 #endif
     y[at] = normalised;
 }

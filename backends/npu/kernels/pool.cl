@@ -1,25 +1,24 @@
 // Pools over windows of an image [N, H, W, C], and the normalisation of responses by neighbouring channels.
 //
-// The grid of a pool: channels; columns; rows of all images. Windows begin at stride * o - pad (`top`, `left`) of what
-// this part has of the image and of the window. `resume`: whether to go on from acc.
+// A pool's image and its window are what this part has of them. `resume`: whether to go on from acc.
 // Kernels whose macros are missing are left out, so that any OpenCL compiler takes the file.
 
 #pragma OPENCL FP_CONTRACT OFF
+
+#include "window.cl"
 
 #ifdef LOWEST
 
 // The largest of the window, or of integers. LOWEST: what no other value is below, which the border counts as.
 // With FLOAT a NaN wins, and a largest zero is +0, so that the order in which parts are taken does not show.
 __kernel void max_pool(
-    __global const IN0 *x, __global const OUT0 *acc, __global OUT0 *y, int height, int width, int channels,
-    int taps_h, int taps_w, int top, int left, int rows, int resume)
+    __global const IN0 *x, __global const OUT0 *acc, __global OUT0 *y, WINDOW, int resume)
 {
-    const size_t channel = get_global_id(0);
     const int column = get_global_id(1), line = get_global_id(2);
-    const size_t at = (get_global_id(2) * get_global_size(1) + get_global_id(1)) * channels + channel;
     const int first_row = line % rows * STRIDE_H - top, first_column = column * STRIDE_W - left;
     const size_t image = (size_t)(line / rows) * height;
-    const bool filled = height > 0 && width > 0;
+    const size_t at = (get_global_id(2) * get_global_size(1) + get_global_id(1)) * channels + get_global_id(0);
+    __global const IN0 *channel = x + get_global_id(0);
     const OUT0 lowest = LOWEST;
     OUT0 largest = lowest;
     if (resume) {
@@ -29,20 +28,15 @@ __kernel void max_pool(
     OUT0 wrong = largest;
 #endif
     for (int i = 0; i < taps_h; i++) {
-        const int r = first_row + i * DILATION_H;
-        const bool row_inside = (uint)r < (uint)height;
-        const size_t row = (image + clamp(r, 0, height - 1)) * width;
+        const int row = first_row + i * DILATION_H;
         for (int j = 0; j < taps_w; j++) {
-            // The nearest pixel is loaded where there is none: cheaper than work items that do not load.
             const int c = first_column + j * DILATION_W;
-            const bool inside = row_inside && (uint)c < (uint)width;
-            const IN0 near = filled ? x[(row + clamp(c, 0, width - 1)) * channels + channel] : lowest;
-            const IN0 pixel = inside ? near : lowest;
+            const OUT0 next = pixel(channel, image, row, c, height, width, channels, lowest);
 #ifdef FLOAT
-            largest = fmax(largest, pixel);
-            wrong = pixel != pixel ? pixel : wrong;
+            largest = fmax(largest, next);
+            wrong = next != next ? next : wrong;
 #else
-            largest = max(largest, pixel);
+            largest = max(largest, next);
 #endif
         }
     }
@@ -66,29 +60,22 @@ int counted(int first, int taps, int dilation, int low, int high)
 // The sum over this part of the window, rows first; the `last` part divides it by the positions of the whole window
 // that count: those in [LOW_H, HIGH_H) x [LOW_W, HIGH_W) of the padded image. `row0`, `column0`: the first output.
 __kernel void avg_pool(
-    __global const IN0 *x, __global const OUT0 *acc, __global OUT0 *y, int height, int width, int channels,
-    int taps_h, int taps_w, int top, int left, int rows, int row0, int column0, int last, int resume)
+    __global const IN0 *x, __global const OUT0 *acc, __global OUT0 *y, WINDOW, int row0, int column0, int last,
+    int resume)
 {
-    const size_t channel = get_global_id(0);
     const int column = get_global_id(1), line = get_global_id(2);
-    const size_t at = (get_global_id(2) * get_global_size(1) + get_global_id(1)) * channels + channel;
     const int first_row = line % rows * STRIDE_H - top, first_column = column * STRIDE_W - left;
     const size_t image = (size_t)(line / rows) * height;
-    const bool filled = height > 0 && width > 0;
-    const IN0 zero = 0;
+    const size_t at = (get_global_id(2) * get_global_size(1) + get_global_id(1)) * channels + get_global_id(0);
+    __global const IN0 *channel = x + get_global_id(0);
     OUT0 total = 0;
     if (resume) {
         total = acc[at];
     }
     for (int i = 0; i < taps_h; i++) {
-        const int r = first_row + i * DILATION_H;
-        const bool row_inside = (uint)r < (uint)height;
-        const size_t row = (image + clamp(r, 0, height - 1)) * width;
+        const int row = first_row + i * DILATION_H;
         for (int j = 0; j < taps_w; j++) {
-            const int c = first_column + j * DILATION_W;
-            const bool inside = row_inside && (uint)c < (uint)width;
-            const IN0 near = filled ? x[(row + clamp(c, 0, width - 1)) * channels + channel] : zero;
-            total += inside ? near : zero;
+            total += pixel(channel, image, row, first_column + j * DILATION_W, height, width, channels, 0);
         }
     }
     if (last) {

@@ -6,6 +6,7 @@
 #pragma OPENCL FP_CONTRACT OFF
 
 #include "fixed_point.cl"
+#include "grid.cl"
 
 // --- broadcast operands ------------------------------------------------------------------------------------
 
@@ -15,12 +16,6 @@ size_t place(int inner, int step0, int step1, int step2, int step3)
     const int outer = get_global_id(2);
     return get_global_id(0) * step0 + get_global_id(1) * step1 + (size_t)(outer % inner) * step2
            + (size_t)(outer / inner) * step3;
-}
-
-// This work item's element of the result.
-size_t result_place()
-{
-    return (get_global_id(2) * get_global_size(1) + get_global_id(1)) * get_global_size(0) + get_global_id(0);
 }
 
 #ifdef LOW

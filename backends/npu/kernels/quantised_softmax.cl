@@ -68,6 +68,9 @@ void fill(__local int *table, int elements, SCALE)
     }
 }
 
+// The table of a kernel over so many elements.
+#define TABLE(elements) __local int table[256]; fill(table, elements, SAME_SCALE)
+
 // e^difference in Q0.31.
 int exponential(int difference, __local const int *table, int elements, SCALE)
 {
@@ -114,6 +117,9 @@ int interpolated(int x, __constant const short *table)
     const short below = table[at], slope = (short)(table[at + 1] - below);
     return below + ((slope * (x & 127) + 64) >> 7);
 }
+
+// The table of a kernel over however many elements.
+#define TABLE(elements) __constant const short *table = exponentials
 
 // e^difference in Q0.15. The table's range is [-10, 0].
 int exponential(int difference, __constant const short *table, int elements, SCALE)
@@ -187,12 +193,7 @@ __kernel void softmax(__global const IN0 *x, __global OUT0 *y, int size, SCALE)
 {
     __local int meeting[SHARES];
     const int elements = size * get_global_size(1);
-#ifdef FIXED_POINT
-    __local int table[256];
-    fill(table, elements, SAME_SCALE);
-#else
-    __constant const short *table = exponentials;
-#endif
+    TABLE(elements);
     const int share = get_global_id(0), shares = get_global_size(0);
     const size_t first = get_global_id(1) * size;
     int largest = x[first];
@@ -220,12 +221,7 @@ __kernel void softmax_sum(
 {
     __local int meeting[SHARES];
     const int elements = size * get_global_size(1);
-#ifdef FIXED_POINT
-    __local int table[256];
-    fill(table, elements, SAME_SCALE);
-#else
-    __constant const short *table = exponentials;
-#endif
+    TABLE(elements);
     const int share = get_global_id(0), shares = get_global_size(0);
     const size_t row = get_global_id(1), first = row * size;
     const int largest = maximum[row];
@@ -250,12 +246,7 @@ __kernel void softmax_output(
     __global const IN0 *x, __global const IN1 *maximum, __global const int *sums, __global OUT0 *y, SCALE)
 {
     const int elements = get_global_size(0) * get_global_size(1);
-#ifdef FIXED_POINT
-    __local int table[256];
-    fill(table, elements, SAME_SCALE);
-#else
-    __constant const short *table = exponentials;
-#endif
+    TABLE(elements);
     const size_t row = get_global_id(1), at = row * get_global_size(0) + get_global_id(0);
     const int total = sums[row], bits = bit_length(total);
     y[at] = quotient(exponential(x[at] - maximum[row], table, elements, SAME_SCALE), reciprocal(total, bits), bits);

@@ -7,21 +7,25 @@
 
 #pragma OPENCL FP_CONTRACT OFF
 
-#ifdef START
+#include "grid.cl"
 
-// acc + x0 + x1 + ...; integers wrap around. START: what the first part goes on from. With CENTRED there is a mean of
-// each sum, and squares of the differences from it are summed. With COUNT the `last` part divides by it.
-__kernel void reduce_sum(
+// What kernels along a reduction are told of it.
+#define WALK int keep0, int keep1, int keep2, int size0, int size1, int size2, int step0, int step1, int step2
+
+#ifdef JOIN
+
+// acc + x0 + x1 + ..., or with another operator JOIN; integers wrap around. START: what the first part goes on from.
+// With CENTRED there is a mean of each sum, and squares of the differences from it are summed. With COUNT the `last`
+// part divides by it.
+__kernel void reduce(
     __global const IN0 *x,
 #ifdef CENTRED
     __global const IN1 *mean,
 #endif
-    __global const OUT0 *acc, __global OUT0 *y, int keep0, int keep1, int keep2, int size0,
-    int size1, int size2, int step0, int step1, int step2, int last, int resume)
+    __global const OUT0 *acc, __global OUT0 *y, WALK, int last, int resume)
 {
-    const size_t id0 = get_global_id(0), id1 = get_global_id(1), id2 = get_global_id(2);
-    const size_t at = (id2 * get_global_size(1) + id1) * get_global_size(0) + id0;
-    __global const IN0 *kept = x + (id2 * keep2 + id1 * keep1 + id0 * keep0);
+    const size_t at = result_place();
+    __global const IN0 *kept = x + (get_global_id(2) * keep2 + get_global_id(1) * keep1 + get_global_id(0) * keep0);
 #ifdef CENTRED
     const OUT0 centre = mean[at];
 #endif
@@ -35,9 +39,9 @@ __kernel void reduce_sum(
             for (int k = 0; k < size0; k++) {
 #ifdef CENTRED
                 const OUT0 centred = *value - centre;
-                total += centred * centred;
+                total = total JOIN centred * centred;
 #else
-                total += *value;
+                total = total JOIN *value;
 #endif
                 value += step0;
             }
@@ -57,12 +61,10 @@ __kernel void reduce_sum(
 // The largest or the smallest: PICK is fmax, fmin, max or min, START what it leaves any value alone.
 // With FLOAT a NaN wins, and a zero is +0, so that the order in which parts are taken does not show.
 __kernel void extremum(
-    __global const IN0 *x, __global const OUT0 *acc, __global OUT0 *y, int keep0, int keep1, int keep2, int size0,
-    int size1, int size2, int step0, int step1, int step2, int resume)
+    __global const IN0 *x, __global const OUT0 *acc, __global OUT0 *y, WALK, int resume)
 {
-    const size_t id0 = get_global_id(0), id1 = get_global_id(1), id2 = get_global_id(2);
-    const size_t at = (id2 * get_global_size(1) + id1) * get_global_size(0) + id0;
-    __global const IN0 *kept = x + (id2 * keep2 + id1 * keep1 + id0 * keep0);
+    const size_t at = result_place();
+    __global const IN0 *kept = x + (get_global_id(2) * keep2 + get_global_id(1) * keep1 + get_global_id(0) * keep0);
     OUT0 found = START;
     if (resume) {
         found = acc[at];

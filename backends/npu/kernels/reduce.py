@@ -1,11 +1,11 @@
-"""Launches of reduce.cl: sums, means, variances, extrema and places along axes."""
+"""Launches of reduce.cl: sums, products, means, variances, extrema and places along axes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ....passes.npu.soft_kernels import Arguments, Build, Call, Defines, Library, c_type
-from .coalesce import Group, around, at_most, coalesced, dense_strides
+from .coalesce import ROWS, Group, around, at_most, coalesced, dense_strides
 from .pool import HIGHEST, LOWEST, is_float
 
 LIBRARY = Library(__package__)
@@ -17,7 +17,7 @@ def runs(shape: Sequence[int], axes: Sequence[int]) -> tuple[list[Group], list[G
 
     def groups(chosen: Sequence[int], what: str) -> list[Group]:
         found = coalesced([shape[a] for a in chosen], [strides[a] for a in chosen])
-        return at_most(3, found, 1, what)[::-1]
+        return at_most(ROWS, found, 1, what)[::-1]
 
     reduced = groups(sorted(set(axes)), "a reduction")
     return groups([a for a in range(len(shape)) if a not in axes], "what a reduction keeps"), reduced
@@ -30,16 +30,22 @@ def walk(call: Call, *others: int) -> Arguments:
     return Arguments((*steps, *others, int(call.resumed)), tuple(g.size for g in kept))
 
 
-# --- sums ------------------------------------------------------------------------------------------------
+# --- sums and products -----------------------------------------------------------------------------------
 def of_sum(build: Build) -> Defines:
     """A sum starts from +0; over no axes it is the value itself, -0 too, which -0 + x gives."""
     itself = "FLOAT" in is_float(build) and not build.parameters.axes
-    return {"START": "(-0.0f)" if itself else "0"}
+    return {"JOIN": "+", "START": "(-0.0f)" if itself else "0"}
 
 
-@LIBRARY.kernel("ppu.reduce_sum", "reduce.cl", defines=of_sum, partial=True)
-def reduce_sum(call: Call) -> Arguments:
-    """A sum ends as it is."""
+def of_product(build: Build) -> Defines:
+    """A product starts from 1."""
+    return {"JOIN": "*", "START": "1"}
+
+
+@LIBRARY.kernel("ppu.reduce_sum", "reduce.cl", entry="reduce", defines=of_sum, partial=True)
+@LIBRARY.kernel("ppu.reduce_prod", "reduce.cl", entry="reduce", defines=of_product, partial=True)
+def reduce(call: Call) -> Arguments:
+    """A sum or a product ends as it is."""
     return walk(call, 0)
 
 
@@ -54,7 +60,7 @@ def of_count(build: Build) -> Defines:
     return {"COUNT": float(count) if is_float(build) else int(count)}
 
 
-@LIBRARY.kernel("ppu.reduce_mean", "reduce.cl", entry="reduce_sum", defines=of_mean, partial=True)
+@LIBRARY.kernel("ppu.reduce_mean", "reduce.cl", entry="reduce", defines=of_mean, partial=True)
 def reduce_mean(call: Call) -> Arguments:
     """The part that is `last` divides."""
     return walk(call, call.parameters.last)
@@ -62,10 +68,10 @@ def reduce_mean(call: Call) -> Arguments:
 
 def of_variance(build: Build) -> Defines:
     """A sum of squares of what is CENTRED on the mean."""
-    return {"START": "0", "CENTRED": 1, **of_count(build)}
+    return {"JOIN": "+", "START": "0", "CENTRED": 1, **of_count(build)}
 
 
-@LIBRARY.kernel("ppu.variance", "reduce.cl", entry="reduce_sum", defines=of_variance, partial=True)
+@LIBRARY.kernel("ppu.variance", "reduce.cl", entry="reduce", defines=of_variance, partial=True)
 def variance(call: Call) -> Arguments:
     """The part that is `last` divides."""
     return walk(call, call.parameters.last)

@@ -8,11 +8,7 @@
 
 #pragma OPENCL FP_CONTRACT OFF
 
-// This work item's element of the result.
-size_t result_place()
-{
-    return (get_global_id(2) * get_global_size(1) + get_global_id(1)) * get_global_size(0) + get_global_id(0);
-}
+#include "grid.cl"
 
 // --- coordinates: where on an axis of `size` the result number x of `out` lies -----------------------------
 

@@ -1,4 +1,4 @@
-// Along an axis, element by element: cumulative sums and products, products, the top k.
+// Along an axis, element by element: cumulative sums and products, the top k.
 //
 // x is [outer, size, inner] where a kernel has an axis in the middle.
 // Kernels whose macros are missing are left out, so that any OpenCL compiler takes the file.
@@ -7,14 +7,8 @@
 
 #ifdef JOIN
 
-OUT0 sum(OUT0 a, IN0 b) { return a + b; }
-
-OUT0 product(OUT0 a, IN0 b) { return a * b; }
-
-#ifndef WALK
-
 // START joined with x0, x1, ... from left to right, up to each element; with EXCLUSIVE, up to the one before it; with
-// REVERSE from the last element on. JOIN: sum or product. With IN1 x is a later part of the axis, and `before` what the
+// REVERSE from the last element on. JOIN: + or *. With IN1 x is a later part of the axis, and `before` what the
 // last element of the part before it has come to, of which `left` was left out with EXCLUSIVE. The grid: inner; outer.
 __kernel void scan(
     __global const IN0 *x,
@@ -37,7 +31,7 @@ __kernel void scan(
 #ifdef IN1
     const size_t at = get_global_id(1) * inner + get_global_id(0);
 #ifdef EXCLUSIVE
-    total = JOIN(before[at], left[at]);
+    total = before[at] JOIN left[at];
 #else
     total = before[at];
 #endif
@@ -45,9 +39,9 @@ __kernel void scan(
     for (int i = 0; i < size; i++) {
 #ifdef EXCLUSIVE
         *result = total;
-        total = JOIN(total, *value);
+        total = total JOIN *value;
 #else
-        total = JOIN(total, *value);
+        total = total JOIN *value;
         *result = total;
 #endif
         value += step;
@@ -55,34 +49,6 @@ __kernel void scan(
     }
 }
 
-#else
-
-// START joined with the elements that are reduced, in row-major order. The grid is what is kept of the axes, in three
-// runs; a run steps through x by the `keep` and `step` of its number. `resume`: whether to go on from acc.
-__kernel void reduce(
-    __global const IN0 *x, __global const OUT0 *acc, __global OUT0 *y, int keep0, int keep1, int keep2, int size0,
-    int size1, int size2, int step0, int step1, int step2, int resume)
-{
-    const size_t id0 = get_global_id(0), id1 = get_global_id(1), id2 = get_global_id(2);
-    const size_t at = (id2 * get_global_size(1) + id1) * get_global_size(0) + id0;
-    __global const IN0 *kept = x + (id2 * keep2 + id1 * keep1 + id0 * keep0);
-    OUT0 total = START;
-    if (resume) {
-        total = acc[at];
-    }
-    for (int i = 0; i < size2; i++) {
-        for (int j = 0; j < size1; j++) {
-            __global const IN0 *value = kept + (i * step2 + j * step1);
-            for (int k = 0; k < size0; k++) {
-                total = JOIN(total, *value);
-                value += step0;
-            }
-        }
-    }
-    y[at] = total;
-}
-
-#endif
 #endif
 #ifdef OUT1
 

@@ -1,11 +1,10 @@
-"""Launches of scan.cl: cumulative sums and products, products, the top k."""
+"""Launches of scan.cl: cumulative sums and products, the top k."""
 
 from __future__ import annotations
 
 from ....passes.npu.soft_kernels import Arguments, Build, Call, Defines, Library
 from .coalesce import around
 from .pool import is_float
-from .reduce import walk
 
 LIBRARY = Library(__package__)
 
@@ -16,25 +15,14 @@ def of_scan(build: Build, join: str, start: str) -> Defines:
     return {"JOIN": join, "START": start, **flags}
 
 
-@LIBRARY.kernel("graph.cumsum", "scan.cl", entry="scan", defines=lambda build: of_scan(build, "sum", "0"))
-@LIBRARY.kernel("graph.cumprod", "scan.cl", entry="scan", defines=lambda build: of_scan(build, "product", "1"))
-@LIBRARY.kernel("ppu.cumsum", "scan.cl", entry="scan", defines=lambda build: of_scan(build, "sum", "0"))
-@LIBRARY.kernel("ppu.cumprod", "scan.cl", entry="scan", defines=lambda build: of_scan(build, "product", "1"))
+@LIBRARY.kernel("graph.cumsum", "scan.cl", entry="scan", defines=lambda build: of_scan(build, "+", "0"))
+@LIBRARY.kernel("graph.cumprod", "scan.cl", entry="scan", defines=lambda build: of_scan(build, "*", "1"))
+@LIBRARY.kernel("ppu.cumsum", "scan.cl", entry="scan", defines=lambda build: of_scan(build, "+", "0"))
+@LIBRARY.kernel("ppu.cumprod", "scan.cl", entry="scan", defines=lambda build: of_scan(build, "*", "1"))
 def scan(call: Call) -> Arguments:
     """One work item a row along the axis; those named ppu.* go on from a part before."""
     outer, size, inner = around(call.inputs[0], call.parameters.axis)
     return Arguments((size,), (inner, outer))
-
-
-def of_product(build: Build) -> Defines:
-    """A product goes on from 1, along the WALK of a reduction."""
-    return {"JOIN": "product", "START": "1", "WALK": 1}
-
-
-@LIBRARY.kernel("ppu.reduce_prod", "scan.cl", entry="reduce", defines=of_product, partial=True)
-def reduce_prod(call: Call) -> Arguments:
-    """What is kept by what is reduced."""
-    return walk(call)
 
 
 def of_topk(build: Build) -> Defines:

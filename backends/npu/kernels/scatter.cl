@@ -3,6 +3,8 @@
 
 #pragma OPENCL FP_CONTRACT OFF
 
+#include "grid.cl"
+
 // Where an index leads in a part of an axis that counts from `offset` of `size`; one below 0 counts from the end. An
 // index that leaves the axis leads to INT_MIN.
 ptrdiff_t place_of(IN1 index, int offset, int size)
@@ -15,26 +17,18 @@ ptrdiff_t place_of(IN1 index, int offset, int size)
 
 #ifndef IN2
 
-// Where a number of four digits, of which the inner three run to n1, n2 and n3, leads by the steps of its digits.
-size_t place(size_t number, int n1, int n2, int n3, int step0, int step1, int step2, int step3)
-{
-    const size_t digit3 = number % n3, rest = number / n3, digit2 = rest % n2, digit1 = rest / n2 % n1;
-    return rest / n2 / n1 * step0 + digit1 * step1 + digit2 * step2 + digit3 * step3;
-}
-
 // For each element of y the one of data whose place along an axis the index says, where this `part` of the axis has it;
 // others keep what acc has. An index that leaves all of the axis reads before data. The grid is all of y in six runs of
-// axes, as in elementwise.cl; run number i steps through data by a_i, 0 along the axis, and through indices by b_i.
+// axes, as runs_place has them; run number i steps through data by a_i, 0 along the axis, and through indices by b_i.
 __kernel void gather_elements(
     __global const IN0 *data, __global const IN1 *indices, __global const OUT0 *acc, __global OUT0 *y, int offset,
     int part, int size, int step, int resume, int size1, int size2, int size3, int a0, int a1, int a2, int a3, int a4,
     int a5, int b0, int b1, int b2, int b3, int b4, int b5)
 {
-    const size_t id0 = get_global_id(0), id1 = get_global_id(1), id2 = get_global_id(2);
-    const size_t at = (id2 * get_global_size(1) + id1) * get_global_size(0) + id0;
-    const ptrdiff_t line = place(id2, size1, size2, size3, a0, a1, a2, a3) + id1 * a4 + id0 * a5;
+    const size_t at = result_place();
+    const ptrdiff_t line = runs_place(size1, size2, size3, a0, a1, a2, a3, a4, a5);
     const ptrdiff_t spot = place_of(
-        indices[place(id2, size1, size2, size3, b0, b1, b2, b3) + id1 * b4 + id0 * b5], offset, size);
+        indices[runs_place(size1, size2, size3, b0, b1, b2, b3, b4, b5)], offset, size);
     const int here = spot >= 0 && spot < part;
     const ptrdiff_t taken = line + (here ? spot : 0) * step;
     OUT0 before = 0;
