@@ -19,27 +19,6 @@ from nacre.runtime.ppu import launch
 Run = Callable[..., list[np.ndarray]]
 
 
-@functools.cache
-def pocl() -> Any:
-    """A PoCL command queue, or None."""
-    try:
-        import pyopencl as cl
-
-        platforms = [p for p in cl.get_platforms() if "Portable Computing Language" in p.name]
-    except Exception:
-        return None
-    if not platforms:
-        return None
-    context = cl.Context(platforms[0].get_devices()[:1])
-    return context, cl.CommandQueue(context)
-
-
-@pytest.fixture(scope="session")
-def needs_pocl() -> None:
-    if pocl() is None:
-        pytest.skip("PoCL is not installed (apt install pocl-opencl-icd; pip install pyopencl)")
-
-
 def _prepared(
     operation: str, inputs: Sequence[np.ndarray], outputs: Sequence[tuple[tuple[int, ...], Any]],
     settled: Mapping[str, Any], open_: Mapping[str, Any], acc: np.ndarray | None,
@@ -77,19 +56,16 @@ def on_engine() -> Run:
 
 
 @pytest.fixture(scope="session")
-def under_pocl(needs_pocl: None) -> Run:
+def under_pocl(pocl: Any) -> Run:
     """The same source under PoCL."""
-    import pyopencl as cl
 
     @functools.cache
     def program(text: str, folder: str, macros: tuple[tuple[str, str], ...]) -> Any:
         head = "".join(f"#define {n} {v}\n" for n, v in macros)
-        options = ["-cl-std=CL1.2", "-cl-fp32-correctly-rounded-divide-sqrt", f"-I{folder}"]
-        return cl.Program(pocl()[0], head + text).build(options)
+        return pocl.program(head + text, f"-I{folder}")
 
     def run(operation, inputs, outputs, settled={}, open_={}, acc=None):  # noqa: B006
         kernel, build, arguments, grid, made = _prepared(operation, inputs, outputs, settled, open_, acc)
-        context, queue = pocl()
         folder = str(resources.files(kernel.package))
         built = program(kernel.text(), folder, tuple(sorted(kernel.macros(build).items())))
         passed, buffers = [], []
@@ -97,17 +73,16 @@ def under_pocl(needs_pocl: None) -> Run:
             if not isinstance(a, np.ndarray):
                 passed.append(np.int32(a))
                 continue
-            flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
             dense = _bytes(a)
-            buffers.append(cl.Buffer(context, flags, hostbuf=dense if dense.size else np.zeros(1, dense.dtype)))
+            buffers.append(pocl.buffer(dense if dense.size else np.zeros(1, dense.dtype)))
             passed.append(buffers[-1])
         # On the engine a launch is one group; for PoCL that matters, and costs a compilation, where items meet.
         meet = "barrier(" in kernel.text() and math.prod(grid) <= 1024
-        cl.Kernel(built, kernel.entry)(queue, grid, grid if meet else None, *passed)
+        pocl.cl.Kernel(built, kernel.entry)(pocl.queue, grid, grid if meet else None, *passed)
         for y, buffer in zip(made, buffers[-len(made) :]):
             if y.size:
-                cl.enqueue_copy(queue, _bytes(y), buffer)
-        queue.finish()
+                pocl.cl.enqueue_copy(pocl.queue, _bytes(y), buffer)
+        pocl.queue.finish()
         return made
 
     return run
