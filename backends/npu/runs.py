@@ -14,7 +14,6 @@ from xdsl.ir import SSAValue
 
 from ...dialects import npu_instructions as npu
 from ...dialects.npu import buffer_type
-from .kernels.coalesce import BATCHES as BATCHES
 from .kernels.coalesce import ROWS, WALKED, broadcast_strides, coalesced, dense_strides
 from .select import Selector
 

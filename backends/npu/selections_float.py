@@ -16,6 +16,7 @@ from ...runtime.kernels.graph_linear import as_2d
 from ...runtime.kernels.graph_pool import as_2d as pool_as_2d
 from . import runs
 from .decompose import four, launch, of_nothing, read_as, write_as
+from .kernels.coalesce import BATCHES
 from .select import Selector, selects
 
 
@@ -29,7 +30,7 @@ def matmul(op: graph.MatmulOp, s: Selector) -> None:
     if shapes[0][-1] == 0 and bias:
         launch(s, "ppu.broadcast", bias, s.result(op.result), {})
     elif not of_nothing(s, op):
-        if runs.runs(batch, *(shape[:-2] for shape in shapes)) > runs.BATCHES:
+        if runs.runs(batch, *(shape[:-2] for shape in shapes)) > BATCHES:
             matrices = [runs.in_full(s, m, (*batch, *shape[-2:])) for m, shape in zip(matrices, shapes)]
         launch(s, "ppu.matmul", [*matrices, *bias], s.result(op.result), {})
 

@@ -16,6 +16,7 @@ from ...dialects.npu import buffer_type, itemsize
 from ...dialects.types import i32, shape_of, size_of
 from . import runs
 from .decompose import bytes_of, launch, of_nothing, reduced, rows_fit, write_as
+from .kernels.coalesce import ROWS
 from .select import Selector, selects
 
 
@@ -97,7 +98,7 @@ def layer_norm(op: graph.LayerNormOp, s: Selector) -> None:
     x, vectors = s.buffer(op.input), [s.buffer(v) for v in (op.scale, op.bias) if v is not None]
     sides = (slice(p.axis), slice(p.axis, None))
     aligned = [(1,) * (len(shape) - len(buffer_type(v).shape)) + buffer_type(v).shape for v in vectors]
-    if any(runs.runs(shape[side], *(v[side] for v in aligned)) > runs.ROWS for side in sides):
+    if any(runs.runs(shape[side], *(v[side] for v in aligned)) > ROWS for side in sides):
         vectors = [runs.in_full(s, v, shape) for v in vectors]
     bytes_ = (math.prod(buffer_type(v).shape) * itemsize(buffer_type(v).element) for v in vectors)
     if rows_fit(s, row, row, *(min(n, row) for n in bytes_)):
