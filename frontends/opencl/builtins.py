@@ -359,7 +359,7 @@ for _size in (2, 4, 8, 16):
 
 LEFT_OUT = re.compile(
     r"a?(sin|cos|tan)pi|atan2pi|sincos|pown|rootn|[lt]gamma(_r)?|fract|modf|frexp|remquo|nan"
-    r"|atomic?_\w+|async_\w+|mem_fence|(read|write)_mem_fence|printf|shuffle2?|dot|cross|length|distance|normalize"
+    r"|atomic?_\w+|async_\w+|mem_fence|(read|write)_mem_fence|printf|shuffle2?"
     r"|fast_\w+|mad_sat|upsample|ctz|bitselect|prefetch|wait_group_events|vec_step"
 )
 """Built-ins of OpenCL C that the subset does not have."""

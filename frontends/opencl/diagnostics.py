@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, NoReturn
 
 from ...errors import NacreError
@@ -53,6 +54,12 @@ class Source:
         gutter = f"{number:5} | "
         blank = " " * (len(gutter) - 2) + "| "
         raise SourceError(f"{file}:{number}:{column}: error: {reason}\n{gutter}{shown}\n{blank}{margin}^")
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` if a known name looks alike."""
+    close = difflib.get_close_matches(name, list(known), 1, 0.8)
+    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def lines_of(text: str) -> list[str]:

@@ -16,7 +16,7 @@ from ...dialects import ppu
 from . import integers  # noqa: F401  registers built-in functions
 from .arithmetic import ArithmeticEmitter
 from .builtins import LEFT_OUT, builtin_named
-from .diagnostics import Source
+from .diagnostics import Source, near
 from .emitter import Node, Value, Variable, children, place_of
 from .types import (
     BOOL,
@@ -76,7 +76,8 @@ class ExpressionEmitter(ArithmeticEmitter):
         for scope in reversed(self.scopes):
             if name in scope and scope[name].begins <= place_of(name):
                 return scope[name]
-        return self.fail(name, f"use of undeclared name '{name}'")
+        known = [str(n) for scope in self.scopes for n, v in scope.items() if v.begins <= place_of(name)]
+        return self.fail(name, f"use of undeclared name '{name}'{near(name, known)}")
 
     def read(self, variable: Variable) -> Value:
         return Value(variable.type, self.state[variable], variable.array)
@@ -396,7 +397,7 @@ class ExpressionEmitter(ArithmeticEmitter):
                 return library
             if LEFT_OUT.fullmatch(name) or re.match(r"convert_|v(load|store)_?\w", name):
                 self.fail(name, f"the built-in function '{name}' is not in the subset of OpenCL C")
-            self.fail(name, f"call of undeclared function '{name}'")
+            self.fail(name, f"call of undeclared function '{name}'{near(name, self.callable_names())}")
         count, emit = found
         self.check_count(name, count, values)
         return emit(self, node, values)
@@ -413,6 +414,10 @@ class ExpressionEmitter(ArithmeticEmitter):
 
     def call_library(self, node: Tree, name: Token, values: list[Value]) -> Value | None:
         """Emit the body of the function that the library has by that name; None where it has none."""
+        raise NotImplementedError
+
+    def callable_names(self) -> list[str]:
+        """The functions that a call can mean, for messages."""
         raise NotImplementedError
 
     # -- types

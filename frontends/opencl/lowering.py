@@ -15,12 +15,13 @@ from xdsl.transforms.dead_code_elimination import dce
 from ...dialects import ppu
 from ...dialects.ppu import PointerType
 from ...dialects.types import i1, i64
+from .builtins import BUILTINS, floats
 from .diagnostics import Read, Source
 from .emitter import Value, Variable, children
 from .expressions import ExpressionEmitter
 from .functions import Function, Parameter, collect, reachable
 from .parser import parse
-from .prelude import inner_function, library_function
+from .prelude import GEOMETRIC, geometric_function, inner_function, library_function, library_names
 from .statements import Frame, StatementEmitter
 from .types import BOOL, VOID, Arithmetic, PointerTo, Scalar, Vector, element_of, size_of
 
@@ -151,6 +152,8 @@ class FunctionEmitter(StatementEmitter):
         ]
 
     def call_library(self, node: Tree, name: Token, values: list[Value]) -> Value | None:
+        if name in GEOMETRIC:
+            return self.call_geometric(node, name, values)
         function = library_function(str(name))
         if function is None:
             return None
@@ -166,6 +169,22 @@ class FunctionEmitter(StatementEmitter):
         result = function.result
         assert isinstance(result, Scalar)
         return Value(result if count == 1 else Vector(result, count), tuple(p for m in made for p in m.parts))
+
+    def call_geometric(self, node: Tree, name: Token, values: list[Value]) -> Value:
+        """A function of whole vectors, whose arguments are of one type."""
+        self.check_count(name, GEOMETRIC[name], values)
+        values, shape = floats(self, node, name, values)
+        function = geometric_function(name, size_of(shape))
+        if function is None:
+            sizes = "float4" if name == "cross" else "float, float2 and float4"
+            self.fail(node, f"'{name}' takes {sizes}, not '{shape}'")
+        self.pinned = node
+        made = self.call_body(function, values)
+        self.pinned = None
+        return made
+
+    def callable_names(self) -> list[str]:
+        return [*(self.functions if self.pinned is None else ()), *BUILTINS, *library_names()]
 
     def shaped(self, node: Tree, name: Token, count: int, value: Value, parameter: Parameter) -> Value:
         """An argument of a library function: as many elements as the vector among the arguments has."""

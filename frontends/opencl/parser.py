@@ -13,7 +13,8 @@ from lark.exceptions import UnexpectedToken
 from lark.lexer import Lexer
 
 from . import preprocessor
-from .diagnostics import Source
+from .diagnostics import Source, near
+from .types import NAMES
 
 UNSUPPORTED = re.compile(
     r"goto|struct|union|enum|typedef|sizeof|extern|register|auto|asm|(double|half)\d*"
@@ -42,7 +43,7 @@ def unexpected(source: Source, tokens: list[Token], error: UnexpectedToken) -> N
     if found.type == "$END":
         source.fail(len(source.lines) or 1, len((source.lines or [""])[-1]) + 1, "the text ends before a '}' or ';'")
     if (unknown := unknown_type(tokens, index, expected)) is not None:
-        source.fail(unknown.line or 1, unknown.column or 1, f"unknown type name '{unknown}'")
+        source.fail(unknown.line or 1, unknown.column or 1, f"unknown type name '{unknown}'{near(unknown, NAMES)}")
     if found.type in ("EQUAL", "ASSIGN") and "INTEGER" not in expected and "_SEMICOLON" in expected:
         source.fail(found.line or 1, found.column or 1, f"what stands before '{found}' cannot be assigned")
     if before is not None and "_SEMICOLON" in expected and "INTEGER" not in expected:
