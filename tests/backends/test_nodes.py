@@ -114,6 +114,7 @@ def sweep(chosen: Iterable[Ready], target: str) -> int:
     return right
 
 
+@pytest.mark.slow
 def test_a_case_for_each_operator():
     """The first one that imports and that has numbers for inputs."""
     by_operator: dict[str, Ready] = {}

@@ -236,7 +236,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
 
 
 # --- trained networks ------------------------------------------------------------------------------------
-@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("dtype", ["int8", pytest.param("uint8", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["mnist_cnn", "mlperf_vww_mbv1"])
 def test_trained_networks(name, dtype):
     """Every output within one step, with ONNX Runtime's float kernels and, optimised, with its integer ones."""

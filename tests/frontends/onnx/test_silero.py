@@ -85,6 +85,7 @@ def test_graph_level_equals_onnxruntime(golden, path):
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_int8_with_a_float_spectrum_and_float_cell(golden, path):
     """Ranges come from whole sequences of two other voices, so that states are as wide as they get."""
     wanted, _ = golden(0)

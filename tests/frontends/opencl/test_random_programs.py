@@ -276,7 +276,7 @@ SETTINGS = settings(
 )  # fmt: skip
 
 
-@settings(SETTINGS, max_examples=25)
+@settings(SETTINGS, max_examples=10)
 @given(st.data())
 def test_some_programs_agree(pocl: Any, data: st.DataObject) -> None:
     check(pocl, data)
