@@ -17,6 +17,7 @@ from xdsl.ir import Attribute, Block, Operation, SSAValue
 from ...dialects import ppu
 from ...dialects.types import DTYPE_OF
 from .arithmetic import COMPUTED, DIVISIONS, Function, function_of, merged
+from .endless import Watch, deciding
 from .kernel import MAX_STEPS, RUN, Array, Body, Instruction, Kernel, Registers, Step, Table
 from .memory import first
 from .run import Run
@@ -267,15 +268,20 @@ def decision(condition: int, results: Sequence[int], then: Body, otherwise: Body
 def repeat(op: Operation, results: Sequence[int], operands: Sequence[int], bodies: Sequence[Body]) -> Step:
     at, (body,) = place(op), bodies
     arguments, (condition, *latest) = body.arguments, body.yields
+    decides = deciding(body)
 
     def step(r: Registers, mask: Mask) -> None:
         run: Run = r[RUN]
         carried = [r[k] for k in operands]
         active = mask
+        watch = Watch(decides)
         while True:
             run.steps += 1
             if run.steps > run.max_steps:
                 raise run.endless(at, active)
+            watch.round += 1
+            if watch.round == watch.due and (period := watch.period(r, active, carried)):
+                raise run.repeated(at, active, period)
             for k, value in zip(arguments, carried):
                 r[k] = value
             for s in body.steps:

@@ -44,6 +44,12 @@ class Run:
         item, at = memory.outside(index, mask)
         return self.fault(place, f"{verb} '{memory.name}'[{at}], which has {memory.size} elements", item)
 
+    def repeated(self, place: str, mask: np.ndarray | None, period: int) -> Fault:
+        """A Fault for a loop whose condition depends on what is as it was some rounds before."""
+        before = "the round before" if period == 1 else f"{period} rounds before"
+        reason = f"a loop does not end: what its condition depends on is as it was {before}"
+        return self.fault(place, reason, first(mask, self.grid))
+
     def endless(self, place: str, mask: np.ndarray | None) -> Fault:
         """A Fault for a loop beyond the bound of the launch."""
         return self.fault(place, f"a loop did not end within {self.max_steps} rounds", first(mask, self.grid))
