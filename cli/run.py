@@ -140,13 +140,13 @@ def refuse_clockless(args: argparse.Namespace, runnable: Runnable) -> None:
     if args.profile and runnable.session is None:
         level = runnable.level
         raise InputError(f"--profile is for compiled programs; '{args.file}' is at the {level} level")
-    if args.trace and timing_of(runnable) is None:
+    if args.trace and not has_clock(runnable):
         raise InputError(f"--trace is for programs of the npu family, and '{args.file}' is none")
 
 
-def timing_of(runnable: Runnable) -> Any:
-    """What makes the simulation of a program's time, None where the executor has no clock."""
-    return getattr(runnable.session.executor, "timing", None) if runnable.session else None
+def has_clock(runnable: Runnable) -> bool:
+    """Whether what runs the program simulates its time, as `timing`."""
+    return runnable.session is not None and hasattr(type(runnable.session.executor), "timing")
 
 
 def write_trace(runnable: Runnable, path: str) -> None:
@@ -156,7 +156,9 @@ def write_trace(runnable: Runnable, path: str) -> None:
     from ..runtime.flatfile import write_whole
     from ..runtime.trace import trace_events
 
-    document = {"displayTimeUnit": "ns", "traceEvents": list(trace_events(timing_of(runnable)()))}
+    assert runnable.session is not None
+    timing = runnable.session.executor.timing  # type: ignore[attr-defined]
+    document = {"displayTimeUnit": "ns", "traceEvents": list(trace_events(timing))}
     write_whole(path, json.dumps(document).encode())
 
 
