@@ -15,17 +15,13 @@ float _factor(float squares) { return squares < FLT_MIN ? 0x1p86f : squares == I
 float _length1(float v) { return fabs(v); }
 
 float _length2(float2 v) {
-  float squares = _dot2(v, v);
-  const float up = _factor(squares);
-  if (up != 1.0f) squares = _dot2(v * up, v * up);
-  return up == 1.0f ? sqrt(squares) : sqrt(squares) * (1.0f / up);
+  const float up = _factor(_dot2(v, v));
+  return sqrt(_dot2(v * up, v * up)) * (1.0f / up);
 }
 
 float _length4(float4 v) {
-  float squares = _dot4(v, v);
-  const float up = _factor(squares);
-  if (up != 1.0f) squares = _dot4(v * up, v * up);
-  return up == 1.0f ? sqrt(squares) : sqrt(squares) * (1.0f / up);
+  const float up = _factor(_dot4(v, v));
+  return sqrt(_dot4(v * up, v * up)) * (1.0f / up);
 }
 
 float _distance1(float a, float b) { return fabs(a - b); }
@@ -38,33 +34,19 @@ float _normalize1(float v) { return sign(v); }
 
 // Infinite elements become 1, the others 0; zeros stay.
 float2 _normalize2(float2 v) {
-  float2 w = v;
-  float squares = _dot2(v, v);
-  const float up = _factor(squares);
-  if (up != 1.0f) {
-    w = v * up;
-    squares = _dot2(w, w);
-    if (squares == INFINITY) {
-      w = copysign((float2)(isinf(v.x) ? 1.0f : 0.0f, isinf(v.y) ? 1.0f : 0.0f), v);
-      squares = _dot2(w, w);
-    }
-  }
+  float2 w = v * _factor(_dot2(v, v));
+  if (_dot2(w, w) == INFINITY) w = copysign((float2)(isinf(v.x) ? 1.0f : 0.0f, isinf(v.y) ? 1.0f : 0.0f), v);
+  const float squares = _dot2(w, w);
   return squares == 0.0f ? v : w * (1.0f / sqrt(squares));
 }
 
 float4 _normalize4(float4 v) {
-  float4 w = v;
-  float squares = _dot4(v, v);
-  const float up = _factor(squares);
-  if (up != 1.0f) {
-    w = v * up;
-    squares = _dot4(w, w);
-    if (squares == INFINITY) {
-      w = copysign((float4)(isinf(v.x) ? 1.0f : 0.0f, isinf(v.y) ? 1.0f : 0.0f, isinf(v.z) ? 1.0f : 0.0f,
-                            isinf(v.w) ? 1.0f : 0.0f), v);
-      squares = _dot4(w, w);
-    }
+  float4 w = v * _factor(_dot4(v, v));
+  if (_dot4(w, w) == INFINITY) {
+    w = copysign((float4)(isinf(v.x) ? 1.0f : 0.0f, isinf(v.y) ? 1.0f : 0.0f, isinf(v.z) ? 1.0f : 0.0f,
+                          isinf(v.w) ? 1.0f : 0.0f), v);
   }
+  const float squares = _dot4(w, w);
   return squares == 0.0f ? v : w * (1.0f / sqrt(squares));
 }
 
