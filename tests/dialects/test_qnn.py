@@ -19,9 +19,17 @@ IMAGE = f"tensor<1x4x4x2x{Q}>"
 HALF = f"tensor<1x2x2x2x{Q}>"
 LONG = "tensor<1x4x4x2x!quant.uniform<i16:f32, 0.5>>"
 WINDOW = "strides = [1, 1], pads = [0, 0, 0, 0], dilations = [1, 1]"
+G = "!quant.uniform<i16:f32, 0.5>"
+STATE = f"tensor<3x2x{G}>"
+CELL = "cell_bits = 3, hidden_multiplier = 5, hidden_shift = -20"
+NORMS = "norm_multiplier = [1, 2, 3, 4], norm_shift = [1, 2, 3, 4], guard = [1, 2, 3, 4]"
 RESCALE = "rescale = [1, 2, 3, 4, 5, 6, 7, 8, 9, 20, -128, 127]"
 
 EXAMPLES = {
+    "lstm_cell": f"qnn.lstm_cell %gates, %sums, %state {{{CELL}}} : tensor<3x2x{Q}>, {STATE}",
+    "norm_lstm_cell": (
+        f"qnn.norm_lstm_cell %gates, %sums, %state, %factors, %biases {{{CELL}, {NORMS}}} : tensor<3x2x{Q}>, {STATE}"
+    ),
     "conv": f"qnn.conv %x, %w, %m, %m, %m {{{WINDOW}, ifm_zero = 3}} : tensor<1x3x3x2x{Q}>",
     "depthwise conv": f"qnn.conv %x, %d, %one, %one {{groups = 2, {WINDOW}}} : tensor<1x3x3x2x{Q}>",
     "matmul": f"qnn.matmul %r, %s, %m, %m, %m {{a_zero = 3, rounding = 1}} : tensor<3x2x{Q}>",
@@ -51,7 +59,8 @@ EXAMPLES = {
 
 HEAD = f"""func.func @main(%x: {IMAGE}, %row: tensor<2x{Q}>, %w: tensor<2x2x2x2x{W}>, %d: tensor<2x2x1x2x{W}>,
   %m: tensor<2xi32>, %one: tensor<1xi32>, %r: tensor<3x4x{Q}>, %s: tensor<4x2x{Q}>, %t: tensor<256x{Q}>,
-  %rows: tensor<5x3xi32>, %cols: tensor<6x3xi32>, %f: tensor<1x4x4x2xf32>, %h: {LONG}) -> () {{
+  %rows: tensor<5x3xi32>, %cols: tensor<6x3xi32>, %f: tensor<1x4x4x2xf32>, %h: {LONG}, %gates: tensor<3x8x{G}>,
+  %sums: tensor<3x8xi32>, %state: {STATE}, %factors: tensor<8x{G}>, %biases: tensor<8xi32>) -> () {{
 """
 
 
@@ -70,7 +79,8 @@ def printed(module: ModuleOp, generic: bool) -> str:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_round_trip(name: str) -> None:
-    module = parse(f"%y = {EXAMPLES[name]}")
+    results = "%y, %z" if name.endswith("lstm_cell") else "%y"
+    module = parse(f"{results} = {EXAMPLES[name]}")
     module.verify()
     line = next(line for line in printed(module, False).splitlines() if "qnn." in line)
     assert line.split(" = ", 1)[1].rsplit(" : ", 1)[1] == EXAMPLES[name].rsplit(" : ", 1)[1]

@@ -2,19 +2,12 @@
 
 import pytest
 from nacre.dialects import graph
+from nacre.dialects.locations import fuse_locations, location_parts
 from nacre.dialects.nacre import Source, sources_of
 from nacre.errors import NacreError
 from nacre.passes.graph import canonical
 from nacre.passes.pattern import pattern, replace_tree, with_operands
-from nacre.passes.rewrite import (
-    canonicalize,
-    cse,
-    fuse_locations,
-    location_parts,
-    permutation_of,
-    rewrite,
-    through_permutation,
-)
+from nacre.passes.rewrite import canonicalize, cse, permutation_of, rewrite, through_permutation
 from xdsl.dialects.builtin import UNKNOWN_LOC, NameLoc, NoneAttr, StringAttr
 
 assert canonical.__all__  # importing it registered the patterns

@@ -60,14 +60,29 @@ def compare(path: Path, interpret, seed: int = 7) -> None:
         np.testing.assert_allclose(have, want, rtol=1e-4, atol=2e-5 * np.abs(want).max())
 
 
+def without_softmax(model: onnx.ModelProto, path: Path) -> Path:
+    """Write a model that ends before its softmax, whose input says more than a saturated distribution.
+
+    Of equal weights, sums of 10^10 differ in the last bits, as BLAS blocks them on some machines; softmax sees those.
+    """
+    softmax = model.graph.node[-1]
+    if softmax.op_type == "Softmax":
+        model.graph.node.remove(softmax)
+        model.graph.output[0].name = softmax.input[0]
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, path)
+    return path
+
+
 @pytest.mark.parametrize("name", SHARED)
 def test_a_trained_network_computes_what_onnxruntime_computes(name, model_folder, interpret):
     compare(model_folder / f"{name}.onnx", interpret)
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_a_light_model_computes_what_onnxruntime_computes(name, interpret):
-    compare(LIGHT / f"light_{name}.onnx", interpret)
+def test_a_light_model_computes_what_onnxruntime_computes(name, interpret, tmp_path):
+    model = onnx.load(LIGHT / f"light_{name}.onnx")
+    compare(without_softmax(model, tmp_path / "light_cut.onnx"), interpret)
 
 
 @pytest.mark.slow
@@ -95,14 +110,7 @@ def test_a_light_model_with_random_weights_too(name, interpret, tmp_path):
         if node.output[0] not in listed:
             model.graph.input.append(onnx.helper.make_tensor_value_info(node.output[0], 1, shape.tolist()))
     assert fills
-    softmax = model.graph.node[-1]
-    if softmax.op_type == "Softmax":  # its input says more than a saturated distribution
-        model.graph.node.remove(softmax)
-        model.graph.output[0].name = softmax.input[0]
-        model.graph.output[0].type.tensor_type.ClearField("shape")
-    path = tmp_path / "random.onnx"
-    onnx.save(model, path)
-    compare(path, interpret)
+    compare(without_softmax(model, tmp_path / "random.onnx"), interpret)
 
 
 @pytest.mark.parametrize("name", SHARED)
