@@ -93,7 +93,7 @@ CASES: dict[str, tuple[Any, Mapping[str, Array], Mapping[str, Array], tuple[str,
 }  # fmt: skip
 
 
-HEAVY = ("cumulative sum", "top k", "many updates", "scatter elements")
+HEAVY = ("cumulative sum", "top k", "many updates", "scatter elements", "scatter by tuples")
 
 
 @pytest.mark.parametrize("target", ["tiny", pytest.param("v853", marks=pytest.mark.slow)])

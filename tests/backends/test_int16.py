@@ -98,7 +98,7 @@ def run_all_levels(program: nacre.Program, feeds: Mapping[str, np.ndarray]) -> d
     return want
 
 
-@DTYPES
+@pytest.mark.parametrize("dtype", ["int16", pytest.param("int16x8", marks=pytest.mark.slow)])
 def test_levels_and_targets_agree_on_every_kind_of_layer(dtype: str) -> None:
     (feeds,) = samples(1, seed=9)
     known = samples(3, seed=1)

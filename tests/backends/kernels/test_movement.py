@@ -38,7 +38,7 @@ def both(on_engine: Any, under_pocl: Any, expected: Array, *arguments: Any) -> N
 
 
 # --- repeating and turning round -------------------------------------------------------------------------
-@settings(derandomize=True, deadline=None, max_examples=40)
+@settings(derandomize=True, deadline=None, max_examples=20)
 @given(data=st.data(), onto=st.lists(st.integers(1, 4), max_size=6), dtype=st.sampled_from(TYPES))
 def test_broadcast(on_engine: Any, under_pocl: Any, data: Any, onto: list[int], dtype: str) -> None:
     kept = [d if data.draw(st.booleans()) else 1 for d in onto]
@@ -46,7 +46,7 @@ def test_broadcast(on_engine: Any, under_pocl: Any, data: Any, onto: list[int], 
     both(on_engine, under_pocl, np.broadcast_to(x, onto), "ppu.broadcast", [x])
 
 
-@settings(derandomize=True, deadline=None, max_examples=40)
+@settings(derandomize=True, deadline=None, max_examples=20)
 @given(data=st.data(), shape=st.lists(st.integers(1, 4), min_size=1, max_size=6), dtype=st.sampled_from(TYPES))
 def test_flip(on_engine: Any, under_pocl: Any, data: Any, shape: list[int], dtype: str) -> None:
     axes = tuple(a for a in range(len(shape)) if data.draw(st.booleans()))
@@ -95,7 +95,7 @@ def boxes_of(shape: Any, step: int) -> list[Any]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@settings(derandomize=True, deadline=None, max_examples=30)
+@settings(derandomize=True, deadline=None, max_examples=15)
 @given(data=st.data(), shape=st.lists(st.integers(1, 4), min_size=1, max_size=6), dtype=st.sampled_from(TYPES))
 def test_pad(on_engine: Any, under_pocl: Any, mode: str, data: Any, shape: list[int], dtype: str) -> None:
     most = [d - 1 if mode == "reflect" else 3 for d in shape]

@@ -55,7 +55,7 @@ def test_softmax(on_engine: Any, dtype: str, scale: float) -> None:
         check(on_engine, name, p, drawn(dtype, *shape))
 
 
-@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16"])
+@pytest.mark.parametrize("dtype", ["int8", pytest.param("uint8", marks=pytest.mark.slow), "int16"])
 def test_softmax_under_pocl(under_pocl: Any, dtype: str) -> None:
     name, _, p = settings(dtype, 0.07 if dtype != "int16" else 3e-4)
     for shape in SHAPES:

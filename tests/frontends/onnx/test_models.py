@@ -79,6 +79,7 @@ def test_a_trained_network_computes_what_onnxruntime_computes(name, model_folder
     compare(model_folder / f"{name}.onnx", interpret)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_a_light_model_computes_what_onnxruntime_computes(name, interpret, tmp_path):
     model = onnx.load(LIGHT / f"light_{name}.onnx")

@@ -513,6 +513,7 @@ HEAVY = {
     "softmax over 100000", "softmax over 100000 int8", "softmax over 5000 in the middle", "scatter-add of many",
     "scatter elements", "cumulative sum", "cumulative sum over 9000", "matmul over 100000", "top k", "top k int8",
     "conv of 3000 channels", "conv transpose of 2500 channels", "lrn over 3000",
+    "softmax over 10000 int16", "argmax over 9000", "l2 normalisation int8",
 }  # fmt: skip
 
 
