@@ -6,6 +6,9 @@ The command line prints these without a traceback and exits with 1; any other ex
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class NacreError(Exception):
     """A user's mistake, or a limit of Nacre, told in a sentence."""
@@ -41,3 +44,9 @@ class InputError(NacreError):
 
 class Fault(NacreError):
     """The emulated machine stopped: a sanitizer or a bounds check found something wrong in the program."""
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6, most: int = 1) -> str:
+    """`did you mean 'x'?` of the names that look alike (difflib's ratio), or nothing."""
+    close = difflib.get_close_matches(name, list(known), most, cutoff)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else ""

@@ -5,7 +5,6 @@ A family is a record; outside packages add theirs under the entry point group `n
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,7 +18,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 
-from ..errors import CompileError, MachineError
+from ..errors import CompileError, MachineError, did_you_mean
 from ..passes.quantise.report import LayerRow
 from ..runtime.comparison import Feeds, Level
 from ..runtime.flatfile import FlatFile
@@ -109,6 +108,5 @@ def resolve_target(target: str) -> tuple[TargetFamily, Any]:
     if Path(target).suffix == ".toml" or Path(target).is_file():
         return families()["npu"], families()["npu"].load(target)
     known = [m for family in families().values() for m in family.machines()]
-    near = difflib.get_close_matches(target, known, 1)
-    hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
+    hint = did_you_mean(target, known) or f"there are {', '.join(known)}"
     raise MachineError(f"there is no target '{target}': {hint} (or give a machine's .toml file)")

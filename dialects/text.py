@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from xdsl.parser import Parser
 from xdsl.printer import Printer
 from xdsl.utils.exceptions import ParseError, VerifyException
 
-from ..errors import NacreError
+from ..errors import NacreError, did_you_mean
 from .graph import GRAPH
 from .nacre import NACRE, BlobAttr, StoreAttr, store_of
 from .npu_instructions import NPU
@@ -72,8 +71,8 @@ def place_and_reason(error: ParseError, context: Context) -> str:
     if unknown:
         dialect = unknown[1].partition(".")[0]
         known = [op.name for op in context.loaded_ops]
-        if "." in unknown[1] and (close := difflib.get_close_matches(unknown[1], known, 1)):
-            reason += f"; did you mean '{close[0]}'?"
+        if "." in unknown[1] and (hint := did_you_mean(unknown[1], known)):
+            reason += f"; {hint}"
         else:
             names = sorted(d.name for d in context.loaded_dialects)
             reason += "" if dialect in names else f" (the dialects are {', '.join(names)})"

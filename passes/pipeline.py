@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from xdsl.universe import XDSL_UNIVERSE, Universe
 from xdsl.utils.arg_spec import ArgSpec, parse_pipeline
 from xdsl.utils.exceptions import ArgSpecParseError
 
-from ..errors import NacreError
+from ..errors import NacreError, did_you_mean
 from .base import PASSES
 from .manager import Canonicalize, Cse
 
@@ -72,8 +71,7 @@ def make_pass(spec: ArgSpec, available: Mapping[str, Callable[[], type[ModulePas
 
 def near(name: str, known: Iterable[str], otherwise: str = "") -> str:
     """`: did you mean 'x'?`, or else `: otherwise`."""
-    close = difflib.get_close_matches(name, list(known), 1)
-    hint = f"did you mean '{close[0]}'?" if close else otherwise
+    hint = did_you_mean(name, known) or otherwise
     return f": {hint}" if hint else ""
 
 

@@ -6,7 +6,6 @@ user's own. What the figures mean for time is in cost.py and timing.py; nothing 
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ..errors import MachineError
+from ..errors import MachineError, did_you_mean
 
 # What the emulator allocates, and what keeps times finite: far beyond any real machine.
 Sram = Annotated[int, Field(ge=1, le=1 << 30, strict=True)]
@@ -144,8 +143,8 @@ def parse_machine_json(text: str, label: str) -> Machine:
 
 def _unknown(label: str) -> str:
     names = machine_names()
-    close = difflib.get_close_matches(label, names, n=1, cutoff=0.5)
-    known = f"did you mean '{close[0]}'? Known are" if close else "known are"
+    hint = did_you_mean(label, names, 0.5)
+    known = f"{hint} Known are" if hint else "known are"
     return f"there is no machine '{label}': {known} {', '.join(names)}, or the path of a TOML file"
 
 
@@ -158,8 +157,7 @@ def _complaint(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"the figure '{field}' is missing"
     if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(field, list(Machine.model_fields), n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(Machine.model_fields)}"
+        hint = did_you_mean(field, Machine.model_fields) or f"known are {', '.join(Machine.model_fields)}"
         return f"'{field}' is no figure of a machine; {hint}"
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])

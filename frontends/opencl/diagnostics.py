@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, NoReturn
 
-from ...errors import NacreError
+from ...errors import NacreError, did_you_mean
 
 
 class SourceError(NacreError):
@@ -58,8 +57,8 @@ class Source:
 
 def near(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` if a known name looks alike."""
-    close = difflib.get_close_matches(name, list(known), 1, 0.8)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    hint = did_you_mean(name, known, 0.8)
+    return f"; {hint}" if hint else ""
 
 
 def lines_of(text: str) -> list[str]:

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -23,7 +22,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from ...errors import InputError
+from ...errors import InputError, did_you_mean
 
 Type = Literal["int8", "uint8", "int16", "int16x8", "float32"]
 TYPES: tuple[str, ...] = get_args(Type)
@@ -163,8 +162,8 @@ def _complaint(error: ValidationError) -> str:
 
 def near(name: str, known: Iterable[str]) -> str:
     """`, did you mean 'x'?` in words, nothing where no name is near."""
-    close = difflib.get_close_matches(name, list(known), 2, 0.5)
-    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+    hint = did_you_mean(name, known, 0.5, 2)
+    return f" ({hint})" if hint else ""
 
 
 def table_text(table: QuantTable) -> str:
