@@ -17,7 +17,7 @@ from .types import element_type, i32, i64, storage_of, tensor
 
 
 class QnnOp(DeclarativeOp):
-    """An integer operation with one result, whose quantised element type the builder chooses."""
+    """An integer operation; the builder chooses the quantised element type of its first result, mostly the only one."""
 
     traits = traits_def(Pure(), Canonicalizes())
 
@@ -25,18 +25,20 @@ class QnnOp(DeclarativeOp):
         """The result's shape. Raises VerifyException where operands and parameters do not fit."""
         raise NotImplementedError(f"{self.name} has no shape rule")
 
+    def types(self, element: Attribute) -> list[Attribute]:
+        """The results' types, the first one's element type given."""
+        return [tensor(self.shape(), element)]
+
     def infer(self) -> Sequence[Attribute]:
-        return [tensor(self.shape(), element_type(self.results[0]))]
+        return self.types(element_type(self.results[0]))
 
     @classmethod
     def make(  # type: ignore[override]
         cls, *operands: SSAValue, element: Attribute, location: LocationAttr | None = None, **parameters: Any
     ) -> Self:
-        """Build the op with a result of the given quantised element type; the shape is inferred."""
+        """Build the op with a first result of the given quantised element type; the shape is inferred."""
         op = cls._unchecked(operands, parameters, ())
-        made = cls.create(
-            operands=operands, properties=op.properties, result_types=[tensor(op.shape(), element)]
-        )
+        made = cls.create(operands=operands, properties=op.properties, result_types=op.types(element))
         op.drop_all_references()
         if location is not None:
             made.location = location

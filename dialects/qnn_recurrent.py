@@ -8,10 +8,7 @@ H the hidden size; the gates lie side by side in the order i, f, g, o, without i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Self
-
-from xdsl.dialects.builtin import LocationAttr, TensorType
+from xdsl.dialects.builtin import TensorType
 from xdsl.ir import Attribute, SSAValue
 from xdsl.irdl import irdl_op_definition, operand_def, opt_operand_def, result_def
 from xdsl.utils.exceptions import VerifyException
@@ -19,7 +16,7 @@ from xdsl.utils.exceptions import VerifyException
 from .declarative import flag, integer, ints
 from .graph_base import fail
 from .qnn_base import QnnOp
-from .types import element_type, i8, i16, i32, shape_of, storage_of, tensor
+from .types import element_type, i8, i16, i32, shape_of, storage_of
 
 CELL_BITS = 6
 """Integer bits that a cell state may have: as many as TFLite's tanh takes."""
@@ -44,21 +41,8 @@ class CellOp(QnnOp):
     peephole_multiplier = ints(())
     peephole_shift = ints(())
 
-    def infer(self) -> Sequence[Attribute]:
-        return [tensor(self.shape(), element_type(self.results[0])), self.state.type]
-
-    @classmethod
-    def make(  # type: ignore[override]
-        cls, *operands: SSAValue, element: Attribute, location: LocationAttr | None = None, **parameters: Any
-    ) -> Self:
-        """Build the op with a hidden state of the given quantised element type."""
-        op = cls._unchecked(operands, parameters, ())
-        types = [tensor(op.shape(), element), op.state.type]
-        made = cls.create(operands=operands, properties=op.properties, result_types=types)
-        op.drop_all_references()
-        if location is not None:
-            made.location = location
-        return made
+    def types(self, element: Attribute) -> list[Attribute]:
+        return [*super().types(element), self.state.type]
 
     @property
     def state(self) -> SSAValue:
