@@ -58,12 +58,14 @@ class ArrayEmitter(ExpressionEmitter):
 
     def rows(self, name: Token, arrays: list[Tree]) -> tuple[int, ...]:
         """Sizes of the arrays that an array is made of: of all its dimensions but the first."""
-        return tuple(self.array_size(name, [array], []) for array in arrays[1:])
+        return tuple(self.array_size(name, array, (), []) for array in arrays[1:])
 
-    def table(self, name: Token, type_: Arithmetic, arrays: list[Tree], start: Tree) -> SSAValue:
+    def table(
+        self, name: Token, type_: Arithmetic, array: Tree, rows: tuple[int, ...], start: Tree
+    ) -> SSAValue:
         """Constant memory for an array whose elements are known here; those without an initial value are zeros."""
         outer, self.block = self.block, Block()
-        values = self.elements(name, start, type_, self.rows(name, arrays))
+        values = self.elements(name, start, type_, rows)
         known: dict[SSAValue, Any] = {}
         numbers = [settled(p, known) for v in values for p in v.parts]
         for op in reversed(list(self.block.ops)):
@@ -71,18 +73,17 @@ class ArrayEmitter(ExpressionEmitter):
             op.erase(safe_erase=False)
         self.block = outer
         if (wrong := next((k for k, n in enumerate(numbers) if n is None), None)) is not None:
-            node = self.in_order(name, start, self.rows(name, arrays))[wrong // size_of(type_)]
+            node = self.in_order(name, start, rows)[wrong // size_of(type_)]
             what = f"an initial value of the __constant array '{name}'"
             self.fail(node or start, f"{what} is no constant: it is not known here")
-        count = self.array_size(name, arrays, values) * size_of(type_)
+        count = self.array_size(name, array, rows, values) * size_of(type_)
         contents = np.zeros(count, DTYPE_OF[element_of(type_).element])
         contents[: len(numbers)] = numbers
         return self.emit(ppu.TableOp.of(contents, str(name))).results[0]
 
-    def array_size(self, name: Token, arrays: list[Tree], values: list[Value]) -> int:
+    def array_size(self, name: Token, array: Tree, rows: tuple[int, ...], values: list[Value]) -> int:
         """The elements that an array is to have; without a number, as many as it has initial values, in whole rows."""
-        array, row = arrays[0], math.prod(self.rows(name, arrays))
-        node = children(array)[0]
+        node, row = children(array)[0], math.prod(rows)
         if node is None and not values:
             self.fail(array, f"the array '{name}' has neither a size nor initial values")
         count = -(-len(values) // row) if node is None else self.constant(node, "the size of an array")

@@ -169,13 +169,14 @@ class StatementEmitter(ArrayEmitter):
         assert isinstance(type_, Arithmetic)
         if start is not None and (space is ppu.Space.LOCAL or start.data != "elements"):
             self.fail(start, f"the array '{name}' cannot be initialised so: {array_hint(space)}")
+        rows = self.rows(name, arrays)
         if space is ppu.Space.CONSTANT:
             assert start is not None
-            made = self.table(name, type_, arrays, start)
+            made = self.table(name, type_, arrays[0], rows, start)
         else:
-            values = [] if start is None else self.elements(name, start, type_, self.rows(name, arrays))
-            made = self.array(name, type_, space, self.array_size(name, arrays, values), values)
-        pointer = PointerTo(type_, space, "const" in words, self.rows(name, arrays))
+            values = [] if start is None else self.elements(name, start, type_, rows)
+            made = self.array(name, type_, space, self.array_size(name, arrays[0], rows, values), values)
+        pointer = PointerTo(type_, space, "const" in words, rows)
         self.declare(name, pointer, (self.number(0, i64),), False, made, True)
 
     def run_if(self, node: Tree) -> None:
