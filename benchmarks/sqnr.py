@@ -29,6 +29,7 @@ from xdsl.ir import Operation
 from ..dialects import graph
 from ..errors import InputError, NacreError
 from ..frontends.onnx import import_onnx
+from ..frontends.onnx.golden import exact_products
 from ..passes.graph.simplify import SimplifyPass
 from ..passes.quantise.calibrate import calibrate
 from ..passes.quantise.parameters import SCHEMES, half_away, weight_scales
@@ -94,7 +95,7 @@ def onnx_runtime(model: Path) -> Run:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    options.add_session_config_entry("session.x64quantprecision", "1")  # else sums saturate on x86 without VNNI
+    exact_products(options)
     session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     return lambda feeds: [np.asarray(array) for array in session.run(None, dict(feeds))]
 

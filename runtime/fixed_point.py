@@ -115,6 +115,11 @@ def rounding_divide_by_power_of_two(x: ArrayLike, exponent: ArrayLike) -> NDArra
     return quotient
 
 
+def saturating_shift_left(x: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
+    """x · 2^bits, saturated to int32."""
+    return np.clip(x << bits, INT32_MIN, INT32_MAX)
+
+
 def _requantise_chunk(
     acc: NDArray[np.integer], multiplier: NDArray[np.int64], shift: NDArray[np.int64], rounding: Rounding
 ) -> NDArray[np.int32]:

@@ -165,9 +165,7 @@ INTEGER_PRODUCTS = {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulIntege
 def node_by_node(proto: onnx.ModelProto) -> onnxruntime.SessionOptions:
     """Options under which ONNX Runtime computes each node as ONNX defines it.
 
-    Without optimisation, as it joins and reorders nodes; but for int8 weights in integer products: on x86 without VNNI
-    instructions their pairwise sums saturate at 16 bits, unless an optimisation turns the weights into uint8 first
-    (session.x64quantprecision, of onnxruntime_session_options_config_keys.h).
+    Without optimisation, as it joins and reorders nodes; but integer products need one to be exact.
     """
     import onnxruntime
 
@@ -176,9 +174,17 @@ def node_by_node(proto: onnx.ModelProto) -> onnxruntime.SessionOptions:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if any(node.op_type in INTEGER_PRODUCTS for node in proto.graph.node):
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.add_session_config_entry("session.x64quantprecision", "1")
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+        exact_products(options)
     return options
+
+
+def exact_products(options: onnxruntime.SessionOptions) -> None:
+    """Let ONNX Runtime's optimiser turn int8 weights into uint8 on x86 without VNNI instructions.
+
+    Pairwise sums of int8 products saturate at 16 bits there (onnxruntime_session_options_config_keys.h).
+    """
+    options.add_session_config_entry("session.x64quantprecision", "1")
 
 
 def reference_runner(proto: onnx.ModelProto) -> Runner:

@@ -13,13 +13,13 @@ from numpy.typing import DTypeLike, NDArray
 
 from ..fixed_point import (
     INT32_MAX,
-    INT32_MIN,
     Rounding,
     full_range,
     quantise_multiplier,
     requantise,
     requantise_to,
     saturating_doubling_high_multiply,
+    saturating_shift_left,
 )
 from .quantised_elementwise import AddParameters
 
@@ -106,18 +106,13 @@ def inverse_square_root(x: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArra
     half_input = (((value >> 1) + 1) >> 1).astype(np.int64)
     root = np.full(np.shape(x), 1 << 28, np.int64)
     for _ in range(5):
-        cube = _raised(multiply(multiply(root, root), root), 6)
-        root = _raised(multiply((1 << 28) + (1 << 27), root) - multiply(half_input, cube), 3)
+        cube = saturating_shift_left(multiply(multiply(root, root), root), 6)
+        root = saturating_shift_left(multiply((1 << 28) + (1 << 27), root) - multiply(half_input, cube), 3)
     multiplier = multiply(root, 1518500250)  # √2 / 2 in Q0.31
     multiplier = np.where(right < 0, multiplier << np.maximum(-right, 0), multiplier)
     shift = -np.maximum(right, 0)
     tiny = np.asarray(x) <= 1
     return np.where(tiny, INT32_MAX, multiplier), np.where(tiny, 0, shift)
-
-
-def _raised(x: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
-    """x · 2^bits, saturated to int32."""
-    return np.clip(x << bits, INT32_MIN, INT32_MAX)
 
 
 def l2_normalise(x: NDArray[np.integer], zero_in: int) -> NDArray[np.integer]:

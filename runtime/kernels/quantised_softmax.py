@@ -14,11 +14,11 @@ from numpy.typing import DTypeLike, NDArray
 
 from ..fixed_point import (
     INT32_MAX,
-    INT32_MIN,
     full_range,
     quantise_multiplier,
     rounding_divide_by_power_of_two,
     saturating_doubling_high_multiply,
+    saturating_shift_left,
 )
 
 _INPUT_INTEGER_BITS = 5  # exp's argument is Q5.26
@@ -142,10 +142,5 @@ def _one_over_one_plus(a: NDArray[np.int64]) -> NDArray[np.int64]:
     x = forty_eight_17ths + multiply(half_denominator, minus_thirty_two_17ths)
     for _ in range(3):
         error = (1 << 29) - multiply(half_denominator, x)
-        x = x + _raise(multiply(x, error), 2)
-    return _raise(x, 1)
-
-
-def _raise(x: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
-    """x · 2^bits, saturated to int32."""
-    return np.clip(x << bits, INT32_MIN, INT32_MAX)
+        x = x + saturating_shift_left(multiply(x, error), 2)
+    return saturating_shift_left(x, 1)

@@ -17,6 +17,7 @@ from nacre.dialects.types import element_type
 from nacre.errors import CompileError
 from nacre.frontends.onnx import import_onnx
 from nacre.frontends.onnx.export import export_onnx
+from nacre.frontends.onnx.golden import exact_products
 from nacre.runtime.interpreter import interpret, main_function
 from onnx import TensorProto, helper, numpy_helper
 
@@ -39,7 +40,7 @@ def session(model, optimised=False):
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    options.add_session_config_entry("session.x64quantprecision", "1")  # else sums saturate on x86 without VNNI
+    exact_products(options)
     if not optimised:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
