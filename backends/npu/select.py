@@ -200,7 +200,7 @@ class Selector:
         known = self.buffers.get(value)
         if known is None:
             assert isinstance(value.owner, graph.ConstantOp), value
-            known = self.constant_attribute(value.owner.value, buffer_type_of(self._type(value)), value.owner)
+            known = self.constant_attribute(value.owner.value, self._type(value).data, value.owner)
             self.buffers[value] = known
         return known
 
@@ -346,11 +346,6 @@ class Selector:
             self.module.body.block.insert_op_before(function, self.function)
             self.functions[key] = function
         return self.functions[key]
-
-
-def buffer_type_of(type_: BufferType) -> Buffer:
-    """The data of a buffer type."""
-    return type_.data
 
 
 def writes_result(op: Operation) -> bool:

@@ -17,7 +17,7 @@ __kernel void max_pool(
     const int column = get_global_id(1), line = get_global_id(2);
     const int first_row = line % rows * STRIDE_H - top, first_column = column * STRIDE_W - left;
     const size_t image = (size_t)(line / rows) * height;
-    const size_t at = (get_global_id(2) * get_global_size(1) + get_global_id(1)) * channels + get_global_id(0);
+    const size_t at = result_place();
     __global const IN0 *channel = x + get_global_id(0);
     const OUT0 lowest = LOWEST;
     OUT0 largest = lowest;
@@ -66,7 +66,7 @@ __kernel void avg_pool(
     const int column = get_global_id(1), line = get_global_id(2);
     const int first_row = line % rows * STRIDE_H - top, first_column = column * STRIDE_W - left;
     const size_t image = (size_t)(line / rows) * height;
-    const size_t at = (get_global_id(2) * get_global_size(1) + get_global_id(1)) * channels + get_global_id(0);
+    const size_t at = result_place();
     __global const IN0 *channel = x + get_global_id(0);
     OUT0 total = 0;
     if (resume) {
