@@ -314,7 +314,7 @@ class Selector:
         try:
             function = self.function_for(operation, build)
             kernel = self.kernel(operation, build, open_, function)
-            fields = launch_fields(kernel, whole, shapes_in, shapes_out, resumed=False)
+            fields = launch_fields(kernel, function.group_size(), whole, shapes_in, shapes_out, resumed=False)
             check_numbers(operation, function, len(fields["scalars"]))
         except NacreError as error:
             raise CompileError(f"{layer_name(self.layer)}: {error}") from None

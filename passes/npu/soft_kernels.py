@@ -149,12 +149,23 @@ def no_kernel(operation: str) -> str:
     return f"no engine and no kernel of the npu family runs {operation}; {way_out}"
 
 
+def group_of(kernel: KernelOp) -> tuple[int, ...] | None:
+    """The work group that a kernel's function in the module is written for."""
+    function = SymbolTable.lookup_symbol(module_of(kernel), kernel.function.data)
+    return function.group_size() if isinstance(function, ppu.FuncOp) else None
+
+
 def launch_fields(
-    kernel: KernelOp, open_: Sequence[int], inputs: Sequence[Shape], outputs: Sequence[Shape], resumed: bool
+    kernel: KernelOp,
+    group: tuple[int, ...] | None,
+    open_: Sequence[int],
+    inputs: Sequence[Shape],
+    outputs: Sequence[Shape],
+    resumed: bool,
 ) -> dict[str, tuple[int, ...]]:
     """Scalars and grid of a launch whose open parameters have the given values, one after the other.
 
-    Raises CompileError for a grid that the groups of the kernel do not divide.
+    group: the kernel's work group. Raises CompileError for a grid that it does not divide.
     """
     settled, at = dict(kernel.parameters()), 0
     for name in kernel.open():
@@ -165,8 +176,6 @@ def launch_fields(
     call = Call(Parameters(settled), tuple(map(tuple, inputs)), tuple(map(tuple, outputs)), resumed)
     soft = soft_kernel(kernel.operation.data)
     scalars, grid = soft.arguments(call)
-    function = SymbolTable.lookup_symbol(module_of(kernel), kernel.function.data)
-    group = function.group_size() if isinstance(function, ppu.FuncOp) else None
     if group is not None and any(n % g for n, g in zip((*grid, 1, 1), group)):
         where = f"{soft.source}: kernel '{soft.entry}' runs in groups of {list(group)}"
         raise CompileError(f"{where}, but its launch rule in {soft.package} gives the grid {list(grid)}")

@@ -12,7 +12,7 @@ from xdsl.ir import Operation, SSAValue
 
 from ...dialects.locations import layer_name
 from ...dialects.npu import Instruction, Space, buffer, buffer_type
-from ...dialects.npu_instructions import AllocOp, CopyOp, FillOp, LaunchOp, LoadOp, PadOp, StoreOp, ViewOp
+from ...dialects.npu_instructions import AllocOp, CopyOp, FillOp, KernelOp, LaunchOp, LoadOp, PadOp, StoreOp, ViewOp
 from ...errors import MachineError
 from ...runtime.interpreter import main_function
 from ...runtime.machine import Machine
@@ -29,7 +29,7 @@ from . import (  # noqa: F401  they register tile rules
 from .form import LAYER, TILE, require_form, set_form
 from .launch_tile_rules import kernel_named
 from .residency import kept_buffers, largest_hole
-from .soft_kernels import launch_fields
+from .soft_kernels import group_of, launch_fields
 from .target import machine_of
 from .tiling import (
     Box,
@@ -97,6 +97,14 @@ class Emitter:
         self.layer = layer
         self.ops: list[Operation] = []
         self.slots: dict[tuple[str, int], int] | None = None
+        self.kernels: dict[str, tuple[KernelOp, tuple[int, ...] | None]] = {}
+
+    def kernel(self, launch: LaunchOp, symbol: str) -> tuple[KernelOp, tuple[int, ...] | None]:
+        """A kernel of the module and its work group, looked up once for all tiles."""
+        if symbol not in self.kernels:
+            found = kernel_named(launch, symbol)
+            self.kernels[symbol] = found, group_of(found)
+        return self.kernels[symbol]
 
     def put(self, op: Any) -> Any:
         """Append an op."""
@@ -180,7 +188,7 @@ def tile_layer(
             _partial(op, tiling, piece, ports, acc, made, first, last, emitter, box)
         else:
             ports[tiling.output] = made
-            emitter.put(made_of(op, ports, op.fields() | dict(piece.fields)))
+            emitter.put(made_of(op, ports, op.fields() | dict(piece.fields), emitter))
         if last:
             for whole, here, b in zip(op.buffers(tiling.output), made, outputs):
                 emitter.store(here, whole, b)
@@ -313,17 +321,19 @@ def _partial(
     into = made[0] if last and tiling.finish is None else acc
     connected = dict(ports) | ({} if first else {"acc": [acc]}) | {tiling.output: [into]}
     build = tiling.partial
-    emitter.put(build(emitter, connected, fields) if build else made_of(op, connected, fields))
+    emitter.put(build(emitter, connected, fields) if build else made_of(op, connected, fields, emitter))
     if last and tiling.finish is not None:
         tiling.finish(emitter, box, acc, made[0])
 
 
-def made_of(op: Instruction, ports: Mapping[str, list[SSAValue]], fields: dict[str, Any]) -> Instruction:
+def made_of(
+    op: Instruction, ports: Mapping[str, list[SSAValue]], fields: dict[str, Any], emitter: Emitter
+) -> Instruction:
     """A tile's instruction; a launch gets the numbers its kernel takes for these shapes and open parameters."""
     if isinstance(op, LaunchOp):
-        kernel = kernel_named(op, fields["kernel"])
+        kernel, group = emitter.kernel(op, fields["kernel"])
         inputs, outputs = ([buffer_type(v).shape for v in ports.get(p, ())] for p in ("inputs", "outputs"))
-        fields |= launch_fields(kernel, fields.pop("open", ()), inputs, outputs, resumed="acc" in ports)
+        fields |= launch_fields(kernel, group, fields.pop("open", ()), inputs, outputs, resumed="acc" in ports)
     return type(op).make(ports, **fields)
 
 
